@@ -1,0 +1,25 @@
+"""The network of the thread (https://forums.developer.nvidia.com/t/253924) as its author wrote it.
+
+The kit builds its ONNX without torch; a test exports this module and proves both equal.
+"""
+
+from torch import Tensor, nn
+
+
+class TestModel(nn.Module):
+    """Three convolutions with bias and without activation."""
+
+    __test__ = False  # Not a test of pytest's, in spite of the thread's name for it.
+
+    def __init__(self, n_feats: int = 16, kernel_size: int = 3) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv1 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
+        self.conv2 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
+        self.conv3 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [1, n_feats, height, width] to the same shape."""
+        x = self.conv1(x)
+        x = self.conv2(x)
+        return self.conv3(x)

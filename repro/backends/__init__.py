@@ -1,0 +1,26 @@
+"""Backends: what builds an engine and executes it. Each is a module that knows nothing of the others.
+
+A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `SETTINGS` (the semantic settings
+that it has), `release()`, `refuse(planned)` and `build(…) -> Engine`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from repro.errors import unknown
+
+_MODULES = {"onnxruntime": "repro.backends.onnxruntime"}
+
+
+def names() -> tuple[str, ...]:
+    """Return the backends of this version."""
+    return tuple(_MODULES)
+
+
+def load(name: str) -> ModuleType:
+    """Return the backend module `name`; raise `UsageError` for an unknown one."""
+    if name not in _MODULES:
+        raise unknown("backend", name, _MODULES)
+    return importlib.import_module(_MODULES[name])

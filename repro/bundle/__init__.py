@@ -1,0 +1,338 @@
+"""Bundles: one signed file that holds records and everything behind them.
+
+    sealed = seal(files, predicate, key=key, folder=Path("bundles"), stem="conv16_cpu")
+    inspection = inspect(sealed.path)      # six findings, whatever the file is
+    bundle = read(sealed.path)             # or `Refused`
+
+Reading goes from the outside in, and stops at the first thing that is wrong: container, signature over
+the statement, the set of files, their digests, and only then their content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from repro.bundle import archive, sign, statement
+from repro.errors import ExitCode, Refused, ReproError
+from repro.schema import Predicate, Record, ResolvedCase, Statement
+
+MAX_SIZE_BYTES = 20 * 2**20
+"""Default limit of a bundle: trackers refuse attachments above 25 MB."""
+SUFFIXES = (".json", ".bin", ".onnx", ".txt")
+"""Nothing that runs: no engine, shared object, pickle or script is ever packed or accepted."""
+
+README = """\
+A signed bundle of trt-repro: a TensorRT experiment, what it measured, and the state of the machine.
+
+With the kit:       repro show FILE; repro verify FILE
+With stock tools, in the folder where you unpacked it:
+
+ssh-keygen -Y check-novalidate -n trt-repro-bundle@v1 \\
+  -s META/sig/reporter.sshsig < META/statement.json
+python3 -c "import json; [print(s['digest']['sha256'] + '  ' + s['name'])
+  for s in json.load(open('META/statement.json'))['subject']]" | sha256sum -c --strict -
+
+The signature says which key made this file, not that its numbers are right.
+"""
+
+
+class Sealed(NamedTuple):
+    """A bundle that was written."""
+
+    path: Path
+    id: str
+    size: int
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that `verify` says."""
+
+    state: str
+    text: str
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """The six findings; never one word for all of them."""
+
+    bundle_id: str | None
+    container: Finding
+    files: Finding
+    signature: Finding
+    signer: Finding
+    time: Finding
+    contents: Finding
+
+    def code(self, require_signer: str | None = None) -> ExitCode:
+        """Return the exit code; with `require_signer`, only that principal is good enough."""
+        if self.container.state != "well_formed" or self.files.state != "match":
+            return ExitCode.NEGATIVE
+        if self.signature.state == "bad" or self.signer.state in ("revoked", "expired"):
+            return ExitCode.NEGATIVE
+        if require_signer is not None and self.signer.text.split(" ")[0] != require_signer:
+            return ExitCode.NEGATIVE
+        if self.signature.state == "none":
+            return ExitCode.DOES_NOT_APPLY
+        return ExitCode.DONE if self.signer.state in ("own", "known") else ExitCode.UNDECIDED
+
+
+class Bundle(NamedTuple):
+    """A bundle whose files are what its statement lists."""
+
+    path: Path
+    id: str
+    statement: Statement
+    records: dict[str, Record]
+    cases: dict[str, ResolvedCase]
+    inspection: Inspection
+
+
+# --- sealing ------------------------------------------------------------------------------------
+
+
+def seal(
+    files: Mapping[str, bytes],
+    predicate: Predicate,
+    *,
+    key: Path | None,
+    target: Path,
+    stem: str,
+    max_size_bytes: int = MAX_SIZE_BYTES,
+) -> Sealed:
+    """Write `files` and the signed statement about them; `key` `None` leaves it unsigned.
+
+    `target` is the bundle's file, or a folder in which it is named `<stem>_<short id>.zip`. The file
+    appears complete or not at all.
+    """
+    members = {"README.txt": README.encode(), **files}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    text = statement.make(digests, predicate)
+    members[statement.NAME] = text
+    if key is not None:
+        members[f"{statement.SIGNATURES}{predicate.signer_role}.sshsig"] = sign.sign(text, key)
+    identity = statement.bundle_id(text)
+    path = target / f"{stem}_{identity[:8]}.zip" if target.is_dir() else target
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            size = archive.write(file, members)
+            if size > max_size_bytes:
+                raise ReproError(
+                    f"the bundle would have {size / 2**20:.1f} MiB, and the limit is "
+                    f"{max_size_bytes / 2**20:g} MiB",
+                    "raise --max-size, or measure less",
+                )
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ReproError(
+            f"can't write {path} ({error.strerror})", "name another place with --output"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    return Sealed(path, identity, size)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+_NOT_JUDGED = Finding("not_judged", "not judged: the numbers are what this signer reports")
+
+
+class _Progress:
+    """What is known of a file so far; findings not reached yet say so."""
+
+    def __init__(self) -> None:
+        pending = Finding("not_reached", "not examined")
+        self.bundle_id: str | None = None
+        self.container = self.files = self.signature = self.signer = self.time = pending
+        self.contents = _NOT_JUDGED
+
+    def done(self) -> Inspection:
+        return Inspection(
+            self.bundle_id, self.container, self.files, self.signature, self.signer, self.time, self.contents
+        )
+
+
+def inspect(path: Path, *, signers: Path | None = None) -> Inspection:
+    """Return the six findings about a file; raise only where there is no file to judge."""
+    seen = _Progress()
+    with contextlib.suppress(Refused):
+        _examine(path, signers, seen)
+    return seen.done()
+
+
+def read(path: Path, *, signers: Path | None = None) -> Bundle:
+    """Return the bundle at `path`; raise `Refused` when anything about it is wrong."""
+    try:
+        return _examine(path, signers, _Progress())
+    except Refused as error:
+        raise Refused(f"{path.name} is refused: {error.what}", error.hint) from None
+
+
+def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
+    """Examine a bundle from the outside in, noting each finding in `seen` before going on."""
+    with contextlib.ExitStack() as stack:
+        # (1) The container, every byte of it.
+        try:
+            zipped = stack.enter_context(archive.opened(path))
+            text = zipped.read(statement.NAME) if statement.NAME in zipped.names else None
+            if text is None:
+                raise Refused(f"it holds no {statement.NAME}; it is no bundle of this kit")
+            signatures = _layout(zipped.names)
+        except Refused as error:
+            seen.container = Finding("refused", f"REFUSED: {error.what}")
+            raise
+        seen.container = Finding("well_formed", "well-formed")
+        # (2) The statement, and every signature over it.
+        try:
+            told = statement.parse(text)
+        except Refused as error:
+            seen.container = Finding("refused", f"REFUSED: {error.what}")
+            raise
+        seen.bundle_id = statement.bundle_id(text)
+        seen.time = Finding(
+            "claimed", f"{_shown_time(told.predicate.created_utc)}, the {_role(told)}'s claim"
+        )
+        _check_signatures(
+            text, {role: zipped.read(name) for role, name in signatures.items()}, told, signers, seen
+        )
+        # (3) The set of files, (4) their digests.
+        contents = _check_files(zipped, told, seen)
+        # (5) Only now what is in them.
+        try:
+            records, cases = _records(told, contents)
+        except Refused as error:
+            seen.contents = Finding("refused", f"REFUSED: {error.what}")
+            seen.container = Finding("refused", f"REFUSED: {error.what}")
+            raise
+    return Bundle(path, seen.bundle_id, told, records, cases, seen.done())
+
+
+def _layout(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the signature files by role; raise `Refused` for a name that has no place in a bundle."""
+    signatures = {}
+    for name in names:
+        match = re.fullmatch(rf"{statement.SIGNATURES}(reporter|vendor)\.sshsig", name)
+        if match:
+            signatures[match[1]] = name
+        elif name.startswith("META/") and name != statement.NAME:
+            raise Refused(f"{name!r} has no place under META")
+        elif not name.endswith(SUFFIXES):
+            raise Refused(f"{name!r} is of a kind that a bundle never holds")
+    return signatures
+
+
+def _check_signatures(
+    text: bytes, signatures: dict[str, bytes], told: Statement, signers: Path | None, seen: _Progress
+) -> None:
+    if not signatures:
+        seen.signature = Finding("none", "NONE")
+        seen.signer = Finding("none", "nobody signed this")
+        return
+    for role, blob in signatures.items():
+        try:
+            made = sign.check(text, blob)
+        except Refused as error:
+            seen.signature = Finding("bad", f"BAD: {error.what}")
+            seen.signer = Finding("not_reached", "not examined")
+            raise
+        if role == told.predicate.signer_role or seen.signature.state == "not_reached":
+            seen.signature = Finding("good", f"made with key {made.fingerprint} ({made.key_type})")
+            seen.signer = _signer(sign.who(text, blob, told.predicate.created_utc, signers))
+
+
+def _signer(signer: sign.Signer) -> Finding:
+    where = f" ({signer.source})" if signer.source else ""
+    texts: dict[Literal["own", "known", "unknown", "expired", "revoked"], str] = {
+        "own": f"known: your own key{where}",
+        "known": f"known: {signer.principal}{where}",
+        "unknown": "UNKNOWN – anybody could have made this key",
+        "expired": f"EXPIRED{where}",
+        "revoked": f"REVOKED{where}",
+    }
+    return Finding(signer.state, texts[signer.state])
+
+
+def _check_files(zipped: archive.Archive, told: Statement, seen: _Progress) -> dict[str, bytes]:
+    listed = {item.name: item.digest.sha256 for item in told.subject}
+    present = {name for name in zipped.names if not name.startswith("META/")}
+    problems = []
+    if len(listed) != len(told.subject):
+        problems.append("LISTED TWICE")
+    if missing := sorted(set(listed) - present):
+        problems.append("MISSING: " + _some(missing))
+    if extra := sorted(present - set(listed)):
+        problems.append("EXTRA: " + _some(extra))
+    contents: dict[str, bytes] = {}
+    changed = []
+    for name in sorted(present & set(listed)):
+        try:
+            data = zipped.read(name)
+        except Refused:
+            changed.append(name)
+            continue
+        if hashlib.sha256(data).hexdigest() != listed[name]:
+            changed.append(name)
+        elif name.endswith(".json"):
+            contents[name] = data
+    if changed:
+        problems.append("CHANGED: " + _some(changed))
+    if problems:
+        seen.files = Finding("differ", "; ".join(problems))
+        raise Refused(f"its files are not what its statement lists ({'; '.join(problems)})")
+    seen.files = Finding("match", f"{len(listed)} of {len(listed)} match the statement")
+    return contents
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _records(
+    told: Statement, contents: Mapping[str, bytes]
+) -> tuple[dict[str, Record], dict[str, ResolvedCase]]:
+    records, cases = {}, {}
+    for entry in told.predicate.records:
+        files = {
+            kind: f"records/{entry.name}/{name}"
+            for kind, name in (("record", "record.json"), ("case", "case/case.json"))
+        }
+        for name in files.values():
+            if name not in contents:
+                raise Refused(f"it lists the record {entry.name!r} without {name}")
+        record = statement.decode(files["record"], contents[files["record"]], Record)
+        if (record.record_name, record.status, record.role) != (entry.name, entry.status, entry.role):
+            raise Refused(f"the record {entry.name!r} is not as the statement says")
+        records[entry.name] = record
+        cases[entry.name] = statement.decode(files["case"], contents[files["case"]], ResolvedCase)
+    return records, cases
+
+
+def _role(told: Statement) -> str:
+    return told.predicate.signer_role
+
+
+def _shown_time(utc: str) -> str:
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ", utc)
+    return f"{match[1]} {match[2]} UTC" if match else "not a time"

@@ -1,0 +1,117 @@
+"""The statement: the one file that lists and describes every other file, and that is signed.
+
+The bundle's id is the sha256 of the statement's bytes as stored; nothing is ever canonicalised anew.
+JSON from a bundle is read here only, strictly: no duplicate keys, no NaN, no byte-order mark, bounded
+size, depth and numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from repro.errors import Refused
+from repro.schema import (
+    REPLAY_PREDICATE,
+    RUN_PREDICATE,
+    STATEMENT_TYPE,
+    DigestSet,
+    FileDigest,
+    Predicate,
+    Statement,
+)
+
+NAME = "META/statement.json"
+SIGNATURES = "META/sig/"
+MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_DEPTH = 32
+MAX_INTEGER_DIGITS = 20
+
+T = TypeVar("T")
+
+
+def make(files: Mapping[str, str], predicate: Predicate) -> bytes:
+    """Return the statement over `files` (name → sha256), as the bytes to sign."""
+    statement = Statement(
+        type=STATEMENT_TYPE,
+        subject=tuple(FileDigest(name, DigestSet(files[name])) for name in sorted(files)),
+        predicate_type=RUN_PREDICATE,
+        predicate=predicate,
+    )
+    return json.dumps(
+        msgspec.to_builtins(statement), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def bundle_id(data: bytes) -> str:
+    """Return the id of the bundle with this statement."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse(data: bytes) -> Statement:
+    """Read a statement; raise `Refused` for anything that isn't one of ours."""
+    statement = decode(NAME, data, Statement)
+    if statement.type != STATEMENT_TYPE:
+        raise Refused(f"{NAME} is not an in-toto Statement v1")
+    if statement.predicate_type not in (RUN_PREDICATE, REPLAY_PREDICATE):
+        raise Refused(f"{NAME} has the predicate type {statement.predicate_type[:80]!r}", "use a newer kit")
+    return statement
+
+
+def decode(name: str, data: bytes, kind: type[T]) -> T:
+    """Read the JSON file `name` of a bundle strictly into `kind`; raise `Refused` otherwise."""
+    if len(data) > MAX_JSON_BYTES:
+        raise Refused(f"{name} has {len(data)} bytes; {MAX_JSON_BYTES} are allowed")
+    if _depth(data) > MAX_JSON_DEPTH:
+        raise Refused(f"{name} is nested too deeply")
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded)
+        return msgspec.convert(value, kind, strict=True)
+    except UnicodeDecodeError:
+        raise Refused(f"{name} is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{name} is not as it must be: {str(error)[:200]}") from None
+
+
+def _depth(data: bytes) -> int:
+    """Return how deep brackets nest outside strings, without building anything."""
+    depth = deepest = 0
+    inside = escaped = False
+    for byte in data:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MAX_INTEGER_DIGITS:
+        raise ValueError("a number is too long")
+    return int(text)

@@ -1,0 +1,156 @@
+"""Cases: versioned folders with a model description, semantic settings and the claims they examine.
+
+A case is looked up in the folder given, then beside the package (a checkout), then in the package
+(an installed wheel). Its digest covers the *resolved experiment*: model and settings after the
+variant is applied, and the bytes of the models built from them; prose and claims are outside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from repro import models
+from repro.errors import ReproError, UsageError, unknown
+from repro.schema import (
+    AnyClaim,
+    CaseRef,
+    ModelSpec,
+    Reference,
+    Scalar,
+    Settings,
+    Tolerance,
+)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named change to a case, and the question that it answers."""
+
+    question: str
+    model: dict[str, object] = {}
+    settings: dict[str, object] = {}
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`case.toml`, decoded."""
+
+    id: str
+    version: int
+    title: str
+    question: str
+    source: str
+    share: Literal["full", "none"]
+    model: dict[str, object]
+    settings: dict[str, object]
+    on: dict[str, dict[str, Scalar]] = {}
+    tolerance: dict[str, Tolerance]
+    references: tuple[Reference, ...] = ()
+    claims: tuple[AnyClaim, ...] = ()
+    variants: dict[str, Variant] = {}
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """A case with a variant applied: what runs, and what the digest is over."""
+
+    case: Case
+    variant: str | None
+    model: ModelSpec
+    settings: Settings
+    onnx: dict[str, bytes]
+    """The model files by precision."""
+
+    @property
+    def model_digests(self) -> dict[str, str]:
+        """sha256 of each model file, by precision."""
+        return {name: hashlib.sha256(data).hexdigest() for name, data in self.onnx.items()}
+
+    @property
+    def ref(self) -> CaseRef:
+        """The experiment's identity."""
+        resolved = {
+            "model": msgspec.to_builtins(self.model),
+            "settings": msgspec.to_builtins(self.settings),
+            "models": self.model_digests,
+        }
+        canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":")).encode()
+        return CaseRef(
+            id=self.case.id,
+            version=self.case.version,
+            variant=self.variant,
+            digest=hashlib.sha256(canonical).hexdigest(),
+            share=self.case.share,
+        )
+
+    @property
+    def label(self) -> str:
+        """`id:variant`, as a user writes it."""
+        return f"{self.case.id}:{self.variant}" if self.variant else self.case.id
+
+
+def folders(extra: Path | None = None) -> list[Path]:
+    """Return the folders that hold cases, in the order of look-up."""
+    package = Path(__file__).parent
+    candidates = [extra, package.parent / "cases", package / "data" / "cases"]
+    return [folder for folder in candidates if folder is not None and folder.is_dir()]
+
+
+def available(extra: Path | None = None) -> dict[str, Path]:
+    """Return the case files by id; the first folder that has an id wins."""
+    found: dict[str, Path] = {}
+    for folder in folders(extra):
+        for path in sorted(folder.glob("*/case.toml")):
+            found.setdefault(path.parent.name, path)
+    return found
+
+
+def load(case_id: str, extra: Path | None = None) -> Case:
+    """Read a case; raise `UsageError` for an unknown id or a file that isn't a case."""
+    known = available(extra)
+    if case_id not in known:
+        raise unknown("case", case_id, known, "(`repro cases` lists them)")
+    path = known[case_id]
+    try:
+        case = msgspec.toml.decode(path.read_bytes(), type=Case)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path} is not a case ({error})", "see docs/writing-cases.md") from None
+    except OSError as error:
+        raise ReproError(f"can't read {path} ({error.strerror})") from None
+    for name in (case.id, *case.variants):
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{path}: '{name}' is no name", f"names match {NAME.pattern}")
+    if case.id != case_id:
+        raise UsageError(f"{path} calls itself '{case.id}'", "the folder's name is the case's id")
+    return case
+
+
+def resolve(case: Case, variant: str | None) -> Experiment:
+    """Apply `variant` (`None`: the case itself) and build the models."""
+    change = Variant(case.question)
+    if variant is not None:
+        if variant not in case.variants:
+            raise unknown(f"variant of {case.id}", variant, case.variants)
+        change = case.variants[variant]
+    try:
+        model = msgspec.convert({**case.model, **change.model}, ModelSpec)
+        settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
+    except msgspec.ValidationError as error:
+        label = f"{case.id}:{variant}" if variant else case.id
+        raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
+    onnx = {precision: models.build(model, precision) for precision in models.PRECISIONS}
+    return Experiment(case, variant, model, settings, onnx)
+
+
+def parse(text: str) -> tuple[str, tuple[str | None, ...]]:
+    """Split `CASE[:VARIANT[,VARIANT…]]` into the case and its variants; `base` is the case itself."""
+    case_id, _, rest = text.partition(":")
+    names = tuple(None if name == "base" else name for name in rest.split(",")) if rest else (None,)
+    if len(set(names)) != len(names):
+        raise UsageError(f"'{text}' names a variant twice", "name each one once")
+    return case_id, names

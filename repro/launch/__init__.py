@@ -1,0 +1,1 @@
+"""Launchers: where the worker runs. Each takes a job folder and leaves records in the other."""

@@ -1,0 +1,119 @@
+"""The same ONNX bytes from the same description, on any machine and any version of onnx.
+
+Weights and inputs come from integers alone: the bytes of SHAKE-128, four summed and 510 taken off
+(near normal, standard deviation 147.8), times a power of two. They have at most ten significant
+bits, so FP16 and FP32 files hold the same numbers. Everything that `onnx` would fill in by itself
+is set explicitly. The only module that imports `onnx` to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from repro.schema import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 13
+IR_VERSION = 8
+PRODUCER = ("trt-repro", "1")
+"""Version 1 of this generator: a change of its bytes is a new version and a new case version."""
+PRECISIONS = ("fp32", "fp16")
+DTYPES = {"fp32": np.float32, "fp16": np.float16}
+
+FloatArray = npt.NDArray[np.floating]
+
+
+def integers(seed: str, name: str, count: int) -> npt.NDArray[np.int16]:
+    """Return `count` integers from −510 to 510, near normal, that follow from `seed` and `name`."""
+    stream = hashlib.shake_128(f"{seed}\0{name}".encode()).digest(4 * count)
+    # Pairs first, as 16-bit lanes: a sum over an axis of length 4 takes five times as long.
+    pairs = np.frombuffer(stream, "<u2")
+    halves = (pairs & 0xFF) + (pairs >> 8)
+    return (halves[0::2] + halves[1::2]).astype(np.int16) - np.int16(510)
+
+
+def weights(seed: str, name: str, shape: tuple[int, ...], exponent: int) -> FloatArray:
+    """Return `integers` × 2^`exponent` in the given shape, exact in FP16 from 2^-14 up to 2^6."""
+    count = int(np.prod(shape))
+    return np.ldexp(integers(seed, name, count).astype(np.float32), exponent).reshape(shape)
+
+
+def inputs(seed: str, spec: TensorSpec) -> FloatArray:
+    """Return a network input of standard deviation 1.15, exact in FP16."""
+    values = integers(seed, spec.name, int(np.prod(spec.shape))).astype(DTYPES[spec.dtype])
+    values *= DTYPES[spec.dtype](2.0**-7)
+    return values.reshape(spec.shape)
+
+
+def weight_exponent(fan_in: int) -> int:
+    """Return k such that 147.8 × 2^k × √`fan_in` lies between 0.58 and 1.16, by integers alone."""
+    half = 0
+    while 4**half < fan_in:
+        half += 1
+    return -7 - half
+
+
+def tensors(spec: ModelSpec, precision: str) -> tuple[TensorSpec, TensorSpec]:
+    """Return the network's input and output."""
+    place = (spec.height, spec.width)
+    return (
+        TensorSpec("input", (spec.batch, spec.channels[0], *place), precision, "chw"),
+        TensorSpec("output", (spec.batch, spec.channels[-1], *place), precision, "chw"),
+    )
+
+
+def build(spec: ModelSpec, precision: str) -> bytes:
+    """Return the serialized ONNX model of `spec`; `precision` is one of `PRECISIONS`."""
+    import onnx
+    from onnx import helper
+
+    dtype = onnx.TensorProto.FLOAT if precision == "fp32" else onnx.TensorProto.FLOAT16
+    layers = len(spec.channels) - 1
+    pad = spec.kernel // 2
+    nodes: list[onnx.NodeProto] = []
+    initializers: list[onnx.TensorProto] = []
+
+    def initializer(name: str, shape: tuple[int, ...], exponent: int) -> str:
+        values = weights(spec.seed, name, shape, exponent).astype(DTYPES[precision])
+        raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        initializers.append(helper.make_tensor(name, dtype, shape, raw, raw=True))
+        return name
+
+    for i in range(1, layers + 1):
+        c_in, c_out = spec.channels[i - 1], spec.channels[i]
+        exponent = weight_exponent(c_in * spec.kernel**2)
+        operands = ["input" if i == 1 else f"conv{i - 1}.out"]
+        operands.append(initializer(f"conv{i}.weight", (c_out, c_in, spec.kernel, spec.kernel), exponent))
+        if spec.bias:
+            operands.append(initializer(f"conv{i}.bias", (c_out,), -10))
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                operands,
+                ["output" if i == layers else f"conv{i}.out"],
+                name=f"conv{i}",
+                dilations=[1, 1],
+                group=1,
+                kernel_shape=[spec.kernel, spec.kernel],
+                pads=[pad, pad, pad, pad],
+                strides=[1, 1],
+            )
+        )
+    source, result = (
+        helper.make_tensor_value_info(tensor.name, dtype, tensor.shape) for tensor in tensors(spec, precision)
+    )
+    graph = helper.make_graph(nodes, spec.network, [source], [result], initializers)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name=PRODUCER[0],
+        producer_version=PRODUCER[1],
+    )
+    return bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,71 @@
+"""Probes: each reads one source of system state and knows nothing of the others.
+
+A probe declares its channels, and each reading of a channel is a number or the reason why there is
+none: `unsupported` (not on this machine), `denied` (no permission) or `missed` (it should have been
+there). A 0 is only ever a measured 0. The sampler (`telemetry`) drives them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from repro.schema import Fact
+
+NAMES = ("host",)
+
+
+class ChannelSpec(msgspec.Struct, frozen=True):
+    """A channel as a probe declares it; `source` says where the number comes from."""
+
+    name: str
+    unit: str
+    source: str
+    private: bool = False
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """A reading that is not there."""
+
+    state: Literal["unsupported", "denied", "missed"]
+    reason: str
+
+
+Reading: TypeAlias = float | Absent
+
+
+class Probe(Protocol):
+    """Reads system state; every method may fail or hang without harm to the run."""
+
+    name: str
+    rate_hz: float
+    channels: tuple[ChannelSpec, ...]
+
+    def read(self) -> Mapping[str, Reading]:
+        """Read all channels once."""
+
+    def facts(self) -> Sequence[Fact]:
+        """Read what does not change while measuring."""
+
+    def counters(self) -> Mapping[str, tuple[str, int]]:
+        """Read counters of the machine: name → (unit, value)."""
+
+
+def absent(error: OSError | ValueError) -> Absent:
+    """Say in the contract's words why a file could not be read."""
+    if isinstance(error, PermissionError):
+        return Absent("denied", "no permission")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return Absent("unsupported", "not on this machine")
+    return Absent("missed", type(error).__name__)
+
+
+def load(name: str, pid: int) -> Probe:
+    """Return the probe `name`, watching the process `pid` and its children."""
+    if name == "host":
+        from repro.probes.host import Host
+
+        return Host(pid)
+    raise ValueError(f"unknown probe {name}")

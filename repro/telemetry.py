@@ -1,0 +1,309 @@
+"""In which state the machine was: the sampler, and what it recorded.
+
+The contract of all probes stands in `probes`. The sampler is a process of its own with one thread per probe, so a probe that hangs or fails loses only its own channels. It
+writes each reading at once, as a row of a file, and holds no history; a killed sampler leaves what it
+had read. Rows are on the clock of `measure.now_ns`, like the phases of the runs.
+
+Files of a probe while recording: `<probe>.json` (`Opening`), `<probe>.rows` (int64 time, then one
+float64 per open channel, NaN where a reading was missed), `<probe>.end.json` (`Closing`).
+In the bundle: `telemetry/<probe>.bin`, the same columns one after another, little-endian.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from repro import probes
+from repro.probes import Absent, Probe
+from repro.proc import Child, hold_lifeline
+from repro.schema import (
+    Channel,
+    ChannelState,
+    Counter,
+    Coverage,
+    Fact,
+    Phase,
+    SamplerSeen,
+    Scalar,
+    StateChange,
+    Telemetry,
+)
+
+KEPT_ROWS = 20_000
+END_GRACE_S = 2.0
+
+
+# --- the sampler's process ----------------------------------------------------------------------
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """A probe's first words: which channels are read, and the facts and counters before."""
+
+    open: tuple[str, ...]
+    absent: dict[str, Absent]
+    facts: tuple[Fact, ...]
+    counters: dict[str, tuple[str, int]]
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """A probe's last words: facts and counters after."""
+
+    facts: tuple[Fact, ...]
+    counters: dict[str, tuple[str, int]]
+    error: str | None
+
+
+class SamplerCost(msgspec.Struct, frozen=True):
+    """What the sampler used."""
+
+    cpu_seconds: float
+
+
+def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
+    """Read `probe` at its rate until `stop`; one thread of the sampler."""
+    first = probe.read()
+    missing = {name: value for name, value in first.items() if isinstance(value, Absent)}
+    names = tuple(spec.name for spec in probe.channels if spec.name in first and spec.name not in missing)
+    opening = Opening(names, missing, tuple(probe.facts()), dict(probe.counters()))
+    _write(folder / f"{probe.name}.json", msgspec.json.encode(opening))
+    row = struct.Struct(f"<q{len(names)}d")
+    period_ns = round(1e9 / probe.rate_hz)
+    error = None
+    with (folder / f"{probe.name}.rows").open("wb", buffering=0) as file:
+        due = time.perf_counter_ns()
+        while not stop.is_set():
+            now = time.perf_counter_ns()
+            try:
+                readings = probe.read()
+            except Exception as failure:  # noqa: BLE001 - a probe's failure is a missed reading
+                readings, error = {}, f"{type(failure).__name__}: {failure}"
+            values = (readings.get(name, math.nan) for name in names)
+            file.write(row.pack(now, *(math.nan if isinstance(v, Absent) else v for v in values)))
+            # Late readings are not made up for: a burst would disturb more than the gap that it hides.
+            due = max(due + period_ns, time.perf_counter_ns())
+            stop.wait((due - time.perf_counter_ns()) / 1e9)
+    closing = Closing(tuple(probe.facts()), dict(probe.counters()), error)
+    _write(folder / f"{probe.name}.end.json", msgspec.json.encode(closing))
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def sample(folder: Path, watched: Iterable[Probe]) -> None:
+    """Record the probes `watched` into `folder` until the parent lets go."""
+    stop = hold_lifeline()
+    threads = [
+        threading.Thread(target=record, args=(probe, folder, stop), name=probe.name, daemon=True)
+        for probe in watched
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    deadline = time.monotonic() + END_GRACE_S / 2
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    _write(folder / "sampler.json", msgspec.json.encode(SamplerCost(time.process_time())))
+    os._exit(0)  # A hung probe's thread must not hold the process.
+
+
+# --- the worker's side --------------------------------------------------------------------------
+
+
+class Sampler:
+    """The sampler's process, watching `pid` and its children; leaving the context ends it."""
+
+    def __init__(self, folder: Path, pid: int, names: Sequence[str] = probes.NAMES) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._names = names
+        self._begin_ns = time.perf_counter_ns()
+        with (folder / "sampler.log").open("wb") as log:
+            self._child = Child(
+                [sys.executable, "-m", "repro.telemetry", str(folder), str(pid), *names], stderr=log
+            )
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._child.end(END_GRACE_S)
+
+    def end(self, origin_ns: int) -> Recording:
+        """End the sampler and return what it recorded, with times relative to `origin_ns`."""
+        running = self._child.poll() is None
+        status = self._child.end(END_GRACE_S)
+        return collect(
+            self._folder,
+            self._names,
+            (self._begin_ns, time.perf_counter_ns()),
+            origin_ns,
+            clean=running and status == 0,
+        )
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A probe's rows as columns; the first is the time in ns since the session's start."""
+
+    names: tuple[str, ...]
+    columns: tuple[tuple[float, ...], ...]
+
+    def packed(self) -> bytes:
+        """Return the file of the bundle: int64 times, then float64 columns, evenly thinned."""
+        count = len(self.columns[0])
+        step = max(1, math.ceil(count / KEPT_ROWS))
+        times = [int(t) for t in self.columns[0][::step]]
+        data = struct.pack(f"<{len(times)}q", *times)
+        for column in self.columns[1:]:
+            data += struct.pack(f"<{len(times)}d", *column[::step])
+        return data
+
+    def change(self, name: str, phase: Phase) -> float | None:
+        """Return by how much a counting channel grew during a phase, `None` where it wasn't read."""
+        if name not in self.names:
+            return None
+        values = [
+            value
+            for t, value in zip(self.columns[0], self.columns[self.names.index(name) + 1], strict=True)
+            if phase.start_ns <= t <= phase.end_ns and not math.isnan(value)
+        ]
+        return values[-1] - values[0] if len(values) > 1 else None
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """Everything that the sampler left."""
+
+    telemetry: Telemetry
+    probes: dict[str, Recorded]
+
+
+def collect(
+    folder: Path, names: Sequence[str], span: tuple[int, int], origin_ns: int, *, clean: bool
+) -> Recording:
+    """Turn the sampler's files into telemetry; whatever is missing is said, never guessed."""
+    channels: list[Channel] = []
+    facts: list[Fact] = []
+    counters: list[Counter] = []
+    changes: list[StateChange] = []
+    recorded: dict[str, Recorded] = {}
+    for name in names:
+        probe = probes.load(name, os.getpid())
+        opening = _decode(folder / f"{name}.json", Opening)
+        closing = _decode(folder / f"{name}.end.json", Closing)
+        read = opening.open if opening else ()
+        rows = _rows(folder / f"{name}.rows", len(read))
+        columns = tuple(zip(*rows, strict=True)) if rows else ((),) * (1 + len(read))
+        times = tuple(t - origin_ns for t in columns[0])
+        if rows:
+            recorded[name] = Recorded(read, (times, *columns[1:]))
+        for spec in probe.channels:
+            state: ChannelState = "value"
+            reason, coverage, column = None, None, None
+            if opening is None:
+                state, reason = "missed", "the probe gave no reading"
+            elif spec.name in opening.absent:
+                state, reason = opening.absent[spec.name].state, opening.absent[spec.name].reason
+            elif spec.name not in read:
+                state, reason = "unsupported", "the probe does not read it here"
+            else:
+                column = 1 + read.index(spec.name)
+                coverage = _coverage(
+                    times, columns[column], probe.rate_hz, (span[0] - origin_ns, span[1] - origin_ns)
+                )
+                if not coverage.n:
+                    state, reason = "missed", "no reading succeeded"
+                elif not clean:
+                    reason = "the sampler ended early"
+            channels.append(
+                Channel(
+                    probe=name,
+                    name=spec.name,
+                    unit=spec.unit,
+                    state=state,
+                    reason=reason,
+                    private=spec.private,
+                    rate_hz=probe.rate_hz,
+                    coverage=coverage,
+                    file=f"telemetry/{name}.bin" if coverage and name in recorded else None,
+                    column=column if coverage and name in recorded else None,
+                )
+            )
+        before = {fact.name: fact for fact in opening.facts} if opening else {}
+        facts += before.values()
+        if opening and closing:
+            changes += [
+                StateChange(name, fact.name, before[fact.name].value, fact.value)
+                for fact in closing.facts
+                if fact.name in before and fact.value != before[fact.name].value
+            ]
+            counters += [
+                Counter(name, key, unit, value, closing.counters[key][1])
+                for key, (unit, value) in opening.counters.items()
+                if key in closing.counters
+            ]
+    cost = _decode(folder / "sampler.json", SamplerCost)
+    sampler = SamplerSeen(
+        cpu_seconds=cost.cpu_seconds if cost else None,
+        cpu_share=cost.cpu_seconds / ((span[1] - span[0]) / 1e9) if cost else None,
+        pinned_to=None,
+        ended="ok" if clean else "early",
+    )
+    telemetry = Telemetry(tuple(channels), tuple(facts), tuple(counters), tuple(changes), sampler)
+    return Recording(telemetry, recorded)
+
+
+T = TypeVar("T")
+
+
+def _decode(path: Path, kind: type[T]) -> T | None:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    return None
+
+
+def _rows(path: Path, channels: int) -> list[tuple[float, ...]]:
+    row = struct.Struct(f"<q{channels}d")
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    # A killed sampler may leave a part of a row.
+    return list(row.iter_unpack(data[: len(data) // row.size * row.size]))
+
+
+def _coverage(
+    times: Sequence[float], values: Sequence[float], rate_hz: float, span: tuple[int, int]
+) -> Coverage:
+    read = [int(t) for t, value in zip(times, values, strict=True) if not math.isnan(value)]
+    edges = [span[0], *read, span[1]]
+    due = max(1.0, (span[1] - span[0]) / 1e9 * rate_hz)
+    return Coverage(
+        n=len(read),
+        missed=len(values) - len(read),
+        first_ns=read[0] if read else None,
+        last_ns=read[-1] if read else None,
+        longest_gap_ns=max(b - a for a, b in zip(edges, edges[1:], strict=False)),
+        share=min(1.0, len(read) / due),
+    )
+
+
+def fact_value(facts: Iterable[Fact], name: str) -> Scalar | None:
+    """Return a fact's value, `None` where it is not known."""
+    return next((fact.value for fact in facts if fact.name == name), None)
+
+
+if __name__ == "__main__":
+    sample(Path(sys.argv[1]), [probes.load(name, int(sys.argv[2])) for name in sys.argv[3:]])

@@ -1,0 +1,285 @@
+"""One turn: a fresh process that builds an engine, checks its output and measures it.
+
+Reads `turn.json`, writes `stages.jsonl` while it goes (so that a crash still tells how far it came),
+`samples.bin`, and last `result.json`. A failure is a result too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro import backends, check, measure, models
+from repro.errors import signature
+from repro.lowering import mismatches
+from repro.proc import hold_lifeline
+from repro.schema import (
+    Build,
+    Effective,
+    ErrorSeen,
+    Flag,
+    Layer,
+    Library,
+    OutputCheck,
+    Phase,
+    Preheat,
+    Protocol,
+    Samples,
+    Scalar,
+    Stage,
+    StageName,
+    Subject,
+    Summary,
+    TimerCheck,
+    Turn,
+)
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What a turn is asked for; times in its answer are relative to `origin_ns`."""
+
+    turn: Turn
+    subject: Subject
+    model_path: str
+    backend: str
+    threads: int
+    seed: int
+    protocol: Protocol
+    process: int
+    origin_ns: int
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run of a turn gave; the worker makes it a `Run`."""
+
+    samples: Samples
+    summary: Summary
+    preheat: Preheat
+    timer_check: TimerCheck
+    involuntary_switches_per_iteration: float | None
+    phases: tuple[Phase, ...]
+    flags: tuple[Flag, ...]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a turn found out, up to its failure if it failed."""
+
+    stages: tuple[Stage, ...]
+    build: Build | None = None
+    run: Measured | None = None
+    effective: dict[str, Effective] = {}
+    layers: tuple[Layer, ...] | None = None
+    libraries: tuple[Library, ...] = ()
+    options: dict[str, Scalar] = {}
+    provider: str | None = None
+
+
+class Failure(Exception):
+    """A stage ended, but its outcome is a failure: `code` in the kit's own words."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Trace:
+    """The stages of this turn, written down as they begin and end."""
+
+    def __init__(self, path: Path, origin_ns: int) -> None:
+        self._path = path
+        self._origin_ns = origin_ns
+        self.done: list[Stage] = []
+
+    def now(self) -> int:
+        """Return the time since the session's start."""
+        return measure.now_ns() - self._origin_ns
+
+    def stage(self, name: StageName) -> _Stage:
+        """Return the context of a stage: an exception in it becomes its error, and goes on."""
+        return _Stage(self, name)
+
+    def note(self, stage: Stage) -> None:
+        """Append a stage's beginning (no end) or end."""
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(stage) + b"\n")
+        if stage.end_ns is not None:
+            self.done.append(stage)
+
+
+class _Stage:
+    def __init__(self, trace: Trace, name: StageName) -> None:
+        self._trace, self._name, self._start_ns = trace, name, trace.now()
+
+    def __enter__(self) -> None:
+        self._trace.note(Stage(self._name, "ok", self._start_ns, None, None))
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        seen = None if error is None else _seen(self._name, error)
+        self._trace.note(
+            Stage(self._name, "failed" if seen else "ok", self._start_ns, self._trace.now(), seen)
+        )
+
+
+def _seen(stage: StageName, error: BaseException) -> ErrorSeen:
+    code = error.code if isinstance(error, Failure) else type(error).__name__
+    message = str(error) or type(error).__name__
+    return ErrorSeen(stage, code, None, message, signature(stage, code, message))
+
+
+def read_stages(path: Path) -> tuple[Stage, ...]:
+    """Return the stages that a turn wrote down; one without an end was going on when it stopped."""
+    stages: dict[str, Stage] = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                stage = msgspec.json.decode(line, type=Stage)
+                stages[stage.name] = stage
+    return tuple(stages.values())
+
+
+def run(task: Task, folder: Path) -> Result:
+    """Carry out `task`: prepare, build, check, run."""
+    trace = Trace(folder / "stages.jsonl", task.origin_ns)
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # The stage has noted it; what was found before it stays.
+        for part in _steps(task, folder, trace):
+            found.update(part)
+    return Result(stages=tuple(trace.done), **found)
+
+
+def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]]:
+    subject = task.subject
+    backend = backends.load(task.backend)
+    with trace.stage("prepare"):
+        tensors = models.tensors(subject.model, Path(task.model_path).stem.rpartition(".")[2])
+        seed = f"{task.seed}/{task.turn.build}"
+        source = models.inputs(seed, tensors[0])
+        result = check.poison(tensors[1])
+    with trace.stage("build"):
+        begin = measure.now_ns()
+        engine = backend.build(
+            Path(task.model_path),
+            folder,
+            planned=subject.planned,
+            threads=task.threads,
+            source=source,
+            result=result,
+            tensors=tensors,
+        )
+        seconds = (measure.now_ns() - begin) / 1e9
+        effective = engine.effective()
+        build = Build(
+            id=f"b{task.turn.build}",
+            process=task.process,
+            seconds=seconds,
+            structure_hash=engine.structure_hash(),
+            input_hash=hashlib.sha256(source.data).hexdigest(),
+        )
+        yield {
+            "build": build,
+            "effective": effective,
+            "layers": engine.layers(),
+            "libraries": backend.libraries(),
+            "options": engine.options,
+            "provider": ",".join(engine.providers),
+        }
+        if wrong := mismatches(subject.planned, effective):
+            raise Failure(
+                "not_as_planned",
+                "; ".join(f"{m.setting} is {m.effective}, planned was {m.planned}" for m in wrong),
+            )
+    with trace.stage("check"):
+        engine.step()
+        verdict = _check(
+            task, engine.output(), source, backend.unoptimised, str(effective["precision"].value)
+        )
+        yield {"build": msgspec.structs.replace(build, check=verdict)}
+        if not verdict.ok:
+            raise Failure("wrong_output", "; ".join(verdict.problems))
+    with trace.stage("run"):
+        measured = _measure(task, folder, trace, engine.step)
+        yield {
+            "run": measured,
+            "effective": effective
+            | {
+                "warm_up_ms": Effective(subject.planned["warm_up_ms"], "echo"),
+                "duration_s": Effective(subject.planned["duration_s"], "echo"),
+                "percentiles": Effective(subject.planned["percentiles"], "echo"),
+            },
+        }
+
+
+def _check(
+    task: Task, output: Any, source: Any, library: Callable[[bytes, Any], Any], precision: str
+) -> OutputCheck:
+    subject = task.subject
+    if precision not in subject.tolerances:
+        raise Failure("no_tolerance", f"the case allows no error for {precision}: add it to [tolerance]")
+    model = Path(task.model_path)
+    spec = models.tensors(subject.model, model.stem.rpartition(".")[2])[1]
+    limit = check.tolerance(subject.tolerances[precision], len(subject.model.channels) - 1)
+    seed = f"{task.seed}/{task.turn.build}/positions"
+    return check.output(model.read_bytes(), source, output, spec, limit, seed=seed, library=library)
+
+
+def _measure(task: Task, folder: Path, trace: Trace, step: Callable[[], None]) -> Measured:
+    plan = task.protocol
+    start = trace.now()
+    warm = measure.preheat(
+        step,
+        warm_up_ms=int(task.subject.planned["warm_up_ms"] or 0),
+        max_seconds=plan.preheat_max_s,
+    )
+    middle = trace.now()
+    series = measure.iterate(
+        step, seconds=plan.seconds, iterations=plan.iterations, switches=_involuntary_switches()
+    )
+    phases = (Phase("preheat", start, middle), Phase("measure", middle, trace.now()))
+    data, columns, rows = series.packed()
+    (folder / "samples.bin").write_bytes(data)
+    summary = series.summary()
+    timer = measure.timer_check(summary.median_ns)
+    switches = series.involuntary_switches
+    return Measured(
+        samples=Samples("samples.bin", columns, rows, summary.n if summary.n > rows else None),
+        summary=summary,
+        preheat=warm,
+        timer_check=timer,
+        involuntary_switches_per_iteration=float(switches.mean()) if switches is not None else None,
+        phases=phases,
+        flags=measure.flags(series, warm, timer),
+    )
+
+
+def _involuntary_switches() -> Callable[[], int] | None:
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def main(folder: Path) -> None:
+    """Run the turn of `folder`, ending at once if the worker goes away."""
+    gone = hold_lifeline()
+    threading.Thread(target=lambda: (gone.wait(), os._exit(1)), daemon=True).start()
+    task = msgspec.json.decode((folder / "turn.json").read_bytes(), type=Task)
+    result = run(task, folder)
+    part = folder / "result.json.part"
+    part.write_bytes(msgspec.json.encode(result))
+    part.replace(folder / "result.json")
+    # Not sys.exit: a runtime's static destructors must not turn a good result into a crash.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
