@@ -50,7 +50,7 @@ def tolerance(rule: Tolerance, layers: int) -> float:
 def positions(seed: str, shape: tuple[int, ...]) -> tuple[Indices, Indices, Indices]:
     """Return batch, row and column of the sampled positions of a [n, c, h, w] output."""
     batch, _, height, width = shape
-    choose = random.Random(seed)
+    choose = random.Random(seed)  # noqa: S311 - positions, not secrets
     spots = [
         (choose.randrange(batch), choose.randrange(height), choose.randrange(width)) for _ in range(POSITIONS)
     ]

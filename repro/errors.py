@@ -59,6 +59,12 @@ class Lost(ReproError):
     code = ExitCode.LOST
 
 
+class Interrupted(ReproError):
+    """Ctrl-C; what was measured so far is kept."""
+
+    code = ExitCode.INTERRUPTED
+
+
 class Refused(ReproError):
     """The file is not what it must be; don't trust it."""
 

@@ -93,13 +93,12 @@ def order(
     (subject, build) once; otherwise each round is one build-and-run of every subject. Each round is
     shuffled by `seed`, so that drift of the machine is not aliased with subjects or builds.
     """
-    shuffle = random.Random(seed).shuffle
+    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, not a secret
     builds = range(plan.builds)
     rounds: list[list[tuple[str, int, int | None]]] = []
     if build_outlives_process:
         rounds.append([(name, build, None) for build in builds for name in subjects])
-        for run in range(plan.runs):
-            rounds.append([(name, build, run) for build in builds for name in subjects])
+        rounds += [[(name, build, run) for build in builds for name in subjects] for run in range(plan.runs)]
     else:
         rounds += [[(name, build, 0) for name in subjects] for build in builds]
     for entries in rounds:

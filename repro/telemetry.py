@@ -1,8 +1,9 @@
 """In which state the machine was: the sampler, and what it recorded.
 
-The contract of all probes stands in `probes`. The sampler is a process of its own with one thread per probe, so a probe that hangs or fails loses only its own channels. It
-writes each reading at once, as a row of a file, and holds no history; a killed sampler leaves what it
-had read. Rows are on the clock of `measure.now_ns`, like the phases of the runs.
+The contract of all probes stands in `probes`. The sampler is a process of its own with one thread per
+probe, so a probe that hangs or fails loses only its own channels. It writes each reading at once, as a
+row of a file, and holds no history; a killed sampler leaves what it had read. Rows are on the clock of
+`measure.now_ns`, like the phases of the runs.
 
 Files of a probe while recording: `<probe>.json` (`Opening`), `<probe>.rows` (int64 time, then one
 float64 per open channel, NaN where a reading was missed), `<probe>.end.json` (`Closing`).
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -295,7 +297,7 @@ def _coverage(
         missed=len(values) - len(read),
         first_ns=read[0] if read else None,
         last_ns=read[-1] if read else None,
-        longest_gap_ns=max(b - a for a, b in zip(edges, edges[1:], strict=False)),
+        longest_gap_ns=max(b - a for a, b in pairwise(edges)),
         share=min(1.0, len(read) / due),
     )
 

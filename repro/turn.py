@@ -1,7 +1,7 @@
 """One turn: a fresh process that builds an engine, checks its output and measures it.
 
 Reads `turn.json`, writes `stages.jsonl` while it goes (so that a crash still tells how far it came),
-`samples.bin`, and last `result.json`. A failure is a result too.
+`found.json`, `samples.bin`, and last `result.json`. A failure is a result too.
 """
 
 from __future__ import annotations
@@ -81,6 +81,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Scalar] = {}
     provider: str | None = None
 
+    def write(self, folder: Path, name: str = "result.json") -> None:
+        """Write it down, complete or not at all."""
+        part = folder / f"{name}.part"
+        part.write_bytes(msgspec.json.encode(self))
+        part.replace(folder / name)
+
+    @classmethod
+    def read(cls, folder: Path, name: str = "result.json") -> Result | None:
+        """Return the result that a turn wrote, `None` where it didn't come so far."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode((folder / name).read_bytes(), type=cls)
+        return None
+
 
 class Failure(Exception):
     """A stage ended, but its outcome is a failure: `code` in the kit's own words."""
@@ -134,11 +147,11 @@ def _seen(stage: StageName, error: BaseException) -> ErrorSeen:
     return ErrorSeen(stage, code, None, message, signature(stage, code, message))
 
 
-def read_stages(path: Path) -> tuple[Stage, ...]:
+def read_stages(folder: Path) -> tuple[Stage, ...]:
     """Return the stages that a turn wrote down; one without an end was going on when it stopped."""
     stages: dict[str, Stage] = {}
     with contextlib.suppress(OSError):
-        for line in path.read_bytes().splitlines():
+        for line in (folder / "stages.jsonl").read_bytes().splitlines():
             with contextlib.suppress(msgspec.DecodeError):
                 stage = msgspec.json.decode(line, type=Stage)
                 stages[stage.name] = stage
@@ -152,6 +165,8 @@ def run(task: Task, folder: Path) -> Result:
     with contextlib.suppress(Exception):  # The stage has noted it; what was found before it stays.
         for part in _steps(task, folder, trace):
             found.update(part)
+            # What is known by now must outlive a crash.
+            Result(stages=tuple(trace.done), **found).write(folder, "found.json")
     return Result(stages=tuple(trace.done), **found)
 
 
@@ -168,7 +183,6 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]
         engine = backend.build(
             Path(task.model_path),
             folder,
-            planned=subject.planned,
             threads=task.threads,
             source=source,
             result=result,
@@ -272,10 +286,7 @@ def main(folder: Path) -> None:
     gone = hold_lifeline()
     threading.Thread(target=lambda: (gone.wait(), os._exit(1)), daemon=True).start()
     task = msgspec.json.decode((folder / "turn.json").read_bytes(), type=Task)
-    result = run(task, folder)
-    part = folder / "result.json.part"
-    part.write_bytes(msgspec.json.encode(result))
-    part.replace(folder / "result.json")
+    run(task, folder).write(folder)
     # Not sys.exit: a runtime's static destructors must not turn a good result into a crash.
     sys.stdout.flush()
     os._exit(0)

@@ -144,7 +144,6 @@ def build(
     model: Path,
     folder: Path,
     *,
-    planned: Mapping[str, Scalar | None],
     threads: int,
     source: Array,
     result: Array,

@@ -97,7 +97,8 @@ def ensure_key(path: Path | None) -> Path:
         key = ensure_folder(config_folder()) / "signing_key"
         if not key.exists():
             _make_key(key)
-    if os.name == "posix" and path is None or (path is not None and path.suffix != ".pub"):
+    # A public key stands for an agent's private one; there is nothing to protect in it.
+    if os.name == "posix" and key.suffix != ".pub":
         mode = key.stat().st_mode & 0o777
         if mode & 0o077:
             raise ReproError(f"others can read the key {key} (mode {mode:04o})", f"chmod 600 {key}")

@@ -205,10 +205,7 @@ class Host:
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the cores that this process may keep busy: by affinity and by the cgroup's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = limits(root).cpus
     return max(1, min(cores, int(quota))) if quota is not None else cores
 

@@ -1,0 +1,83 @@
+# Everything a user or a maintainer does, as one word. `make` alone lists the targets.
+
+CASE ?= conv16
+# What to run: CASE[:VARIANT]; `make cases` lists them.
+DEVICE ?= auto
+# What to measure on: auto, cpu, x86 or orin.
+ARGS ?=
+# More options for the verb, for example ARGS='--builds 5'.
+BUNDLE ?=
+# The bundle to verify or show; empty: the newest in bundles/.
+PYTHON ?= python3
+# The interpreter that makes .venv: 3.10 or newer.
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+REPRO := $(BIN)/repro
+
+.DEFAULT_GOAL := help
+.PHONY: help repro verify show cases devices test lint format bench schema lock clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
+	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+
+verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
+	@$(REPRO) verify $(BUNDLE) $(ARGS)
+
+show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
+	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+cases: $(VENV)/run.stamp ## List the cases.
+	@$(REPRO) cases
+
+devices: $(VENV)/run.stamp ## List the devices.
+	@$(REPRO) devices
+
+test: $(VENV)/dev.stamp ## Run the tests; what can't run here is skipped by name.
+	$(BIN)/pytest -n auto $(ARGS)
+
+lint: $(VENV)/dev.stamp ## Check style and types.
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## Format the code.
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
+	$(BIN)/python tests/bench.py $(ARGS)
+
+schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
+	$(BIN)/python -m repro.jsonschema
+
+lock: $(VENV)/dev.stamp ## Lock every dependency anew, for all platforms and Pythons (needs the network).
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
+	  --python-version 3.10 --extra run --group build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
+	  --python-version 3.10 --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove caches and builds; never bundles, keys or work folders.
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find repro tests cases -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ------------------------------------------------------------------------------
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || { echo "make: $(PYTHON) is missing or older than 3.10: name a newer one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "make: $(PYTHON) has no venv: sudo apt install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV) and installing requirements.lock (once; about 200 MB)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+# The checkout is installed last, in place and without build isolation: the lock holds its builder too.
+$(VENV)/run.stamp: requirements.lock pyproject.toml | $(VENV)/bin/pip
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,251 @@
+"""The command line: one function per verb; the only module that prints and exits.
+
+Nothing heavy is imported until a verb needs it, so that `repro --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from repro import __version__
+from repro.errors import ExitCode, ReproError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repro.bundle import Inspection
+
+BUNDLES = Path("bundles")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A duration such as `90s`, `30m` or `1h`; a bare number is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if not match or float(match[1]) == 0:
+            self.fail(f"'{value}' is not a duration such as 90s or 30m", param, ctx)
+        return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="repro")
+def cli() -> None:
+    """Reproducible, signed evidence for TensorRT bug reports."""
+
+
+@cli.command()
+@click.argument("case", metavar="CASE[:VARIANT]")
+@click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
+@click.option("--release", help="Runtime release; default: the device's own.")
+@click.option("--backend", help="What builds and executes; default: the device's own.")
+@click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
+@click.option("--protocol", help="brief, standard or forum; default: the device's own.")
+@click.option("--builds", type=int, help="Number of builds.")
+@click.option("--runs", type=int, help="Runs of each build.")
+@click.option("--duration", type=Duration(), help="Least measured time of a run.")
+@click.option("--iterations", type=int, help="Least number of iterations of a run.")
+@click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=BUNDLES, show_default=True, help="File or folder."
+)
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
+)
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+@click.option("--claim", "claims", multiple=True, help="What is wrong, as KIND field=value …; repeatable.")
+@click.option("--key", type=click.Path(path_type=Path), help="Private OpenSSH key; default: the kit's own.")
+@click.option("--unsigned", is_flag=True, help="Leave the bundle unsigned.")
+@click.option(
+    "--max-size", type=click.IntRange(1), default=20, show_default=True, help="Largest bundle, in MiB."
+)
+@click.option("--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build.")
+@click.option("--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run.")
+def run(claims: tuple[str, ...], duration: float | None, max_size: int, **options: Any) -> None:
+    """Run a case and seal what came of it into a signed bundle."""
+    from repro import bundle
+    from repro.claims import parse
+    from repro.report import content, terminal
+    from repro.run import Request, run_case
+
+    request = Request(
+        claims=tuple(map(parse, claims)),
+        duration_s=duration,
+        max_size_bytes=max_size * 2**20,
+        timeout_build_s=options.pop("timeout_build"),
+        timeout_run_s=options.pop("timeout_run"),
+        **options,
+    )
+    console = _console()
+    if request.device == "auto":
+        _say("measuring on cpu: this version has no TensorRT backend yet (`repro devices`)")
+    with terminal.Watcher(_console(stderr=True)) as watch:
+        done = run_case(request, watch)
+    terminal.show_card(console, content.card(bundle.read(done.sealed.path)))
+    path = _shown(done.sealed.path)
+    click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
+    click.echo(f"next: repro show {path}\n      repro verify {path}")
+    failed = any(record.status == "failed" for record in done.records)
+    if failed:
+        _say(f"the run failed; its logs are in {_shown(done.work)}")
+    raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+
+
+@cli.command()
+@click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The six findings as JSON.")
+@click.option("--require-signer", metavar="PRINCIPAL", help="Accept this signer only.")
+@click.option(
+    "--signers", type=click.Path(path_type=Path), help="Folder with allowed_signers; default: your own."
+)
+def verify(path: Path | None, as_json: bool, require_signer: str | None, signers: Path | None) -> None:
+    """Check a bundle: container, files, signature, signer, time; default: the newest in bundles/."""
+    from repro import bundle
+
+    chosen = path or _newest()
+    inspection = bundle.inspect(chosen, signers=signers)
+    code = inspection.code(require_signer)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(inspection), indent=1))
+    else:
+        from repro.report import terminal
+
+        console = _console()
+        if path is None:
+            _say(f"verifying {_shown(chosen)}")
+        terminal.show_inspection(console, inspection)
+        _explain(code, inspection, require_signer)
+    raise SystemExit(code)
+
+
+def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None) -> None:
+    if code is ExitCode.UNDECIDED:
+        _say("the signer is unknown: add the key to allowed_signers once you know whose it is (exit 3)")
+    elif code is ExitCode.DOES_NOT_APPLY:
+        _say("the bundle is unsigned: anybody could have changed it (exit 4)")
+    elif code is ExitCode.NEGATIVE and require_signer and inspection.files.state == "match":
+        _say(f"the signer is not {require_signer} (exit 1)")
+
+
+@cli.command()
+@click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Statement and records as JSON.")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
+@click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
+def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> None:
+    """Show what a bundle says: a card, then the details; default: the newest in bundles/."""
+    from repro import bundle
+    from repro.report import content
+
+    opened = bundle.read(path or _newest())
+    if as_json:
+        import msgspec
+
+        value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    elif markdown:
+        from repro.report import markdown as page
+
+        click.echo(page.render(content.report(opened)), nl=False)
+    else:
+        from repro.report import terminal
+
+        console = _console()
+        if card_only:
+            terminal.show_card(console, content.card(opened))
+        else:
+            terminal.show_report(console, content.report(opened))
+
+
+@cli.command()
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def cases(cases_folder: Path | None) -> None:
+    """List the cases and their variants."""
+    from repro import cases as table
+
+    for case_id in table.available(cases_folder):
+        case = table.load(case_id, cases_folder)
+        click.echo(f"{case.id:<12} v{case.version}  {case.title}")
+        click.echo(f"{'':<16}{case.question}")
+        for name, variant in case.variants.items():
+            click.echo(f"  {case.id}:{name:<12} {variant.question}")
+
+
+@cli.command()
+def devices() -> None:
+    """List the devices, and what can be measured on each of them here."""
+    from repro import devices as table
+    from repro.releases import table as rows
+
+    for device in table.DEVICES.values():
+        reason = table.availability(device)
+        click.echo(f"{device.name:<6} {'ready' if reason is None else 'not here':<9} {device.what}")
+        if reason is not None:
+            click.echo(f"{'':<16} {reason}")
+        for row in rows():
+            if row.device == device.name:
+                click.echo(
+                    f"{'':<16} {row.name}{'' if row.available else ': ' + (row.reason or 'not available')}"
+                )
+
+
+def _newest() -> Path:
+    found = sorted(BUNDLES.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise UsageError("there is no bundle in bundles/", "name one, or make one with `make repro`")
+    return found[-1]
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; the one place that turns errors into a line and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" (see `{context.command_path} --help`)" if context else ""
+        _say(f"repro: {error.format_message()}{hint}")
+        sys.exit(ExitCode.USAGE)
+    except ReproError as error:
+        _say(f"repro: {error}")
+        sys.exit(error.code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("repro: interrupted")
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away; that is its right. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.DONE)
+    sys.exit(ExitCode.DONE)

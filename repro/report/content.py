@@ -1,0 +1,416 @@
+"""What a report says, before it is dressed for terminal or Markdown: a triage card, then details."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from repro import stats
+from repro.bundle import Bundle
+from repro.report.text import milliseconds, quantity, safe
+from repro.schema import (
+    Absolute,
+    AnyClaim,
+    BelowRoof,
+    Fails,
+    OutputCheck,
+    Ratio,
+    Record,
+    StatedEfficiency,
+    WrongOutput,
+)
+
+CARD_LINES = 12
+CARD_COLUMNS = 80
+LABEL_COLUMNS = 11
+MAX_FLAGS = 3
+
+# The worst first; what is not here is no red flag.
+FLAG_RANKS = (
+    "failed",
+    "mismatch",
+    "cut_short",
+    "substitution",
+    "foreign_load",
+    "trend",
+    "not_flat",
+    "coarse_clock",
+    "sampler",
+    "structures",
+)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of the card."""
+
+    label: str
+    text: str
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A part of the details."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A whole report; every string in it is safe to print."""
+
+    card: tuple[Row, ...]
+    details: tuple[Table, ...]
+
+
+class KeyFigure(msgspec.Struct, frozen=True):
+    """The time of one inference: exp of the mean of the builds' log medians."""
+
+    value_ns: float
+    low_ns: float | None
+    high_ns: float | None
+    """95 % interval over builds; `None` for a single build, which has none."""
+    builds: int
+
+
+def key_figure(record: Record) -> KeyFigure | None:
+    """Return the figure of a record, `None` where nothing was measured."""
+    values: dict[str, list[float]] = {}
+    for run in record.runs:
+        values.setdefault(run.build, []).append(run.summary.log_median)
+    builds = [sum(runs) / len(runs) for runs in values.values()]
+    if not builds:
+        return None
+    interval = stats.mean_interval(builds)
+    low, high = (math.exp(interval[0]), math.exp(interval[1])) if interval else (None, None)
+    return KeyFigure(math.exp(sum(builds) / len(builds)), low, high, len(builds))
+
+
+def report(bundle: Bundle) -> Report:
+    """Return what there is to say about a bundle."""
+    return Report(card(bundle), tuple(_details(bundle)))
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+def card(bundle: Bundle) -> tuple[Row, ...]:
+    """Return at most 12 lines of 80 columns: is it real, and what is it about."""
+    record = next(iter(bundle.records.values()))
+    others = len(bundle.records) - 1
+    claims = bundle.statement.predicate.claims
+    more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
+    rows = [
+        ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
+        (
+            "Claim",
+            _cut(safe(claim_text(claims[0])), len(more_claims)) + more_claims if claims else "none was made",
+        ),
+        ("Board", _board(record)),
+        ("Release", _release(record)),
+        ("Time", _time(record) + (f"; +{others} more records" if others else "")),
+        ("Protocol", _protocol(record)),
+        ("Output", _output(record)),
+    ]
+    flags = [flag for each in bundle.records.values() for flag in red_flags(each)]
+    flags.sort(key=lambda flag: FLAG_RANKS.index(flag[0]))
+    room = CARD_LINES - len(rows) - 3
+    shown = flags[: min(MAX_FLAGS, room)]
+    left = len(flags) - len(shown)
+    for i, (_, text) in enumerate(shown):
+        more = f" (+{left} more)" if left and i == len(shown) - 1 else ""
+        rows.append(("Red flags" if i == 0 else "", _cut(text, len(more)) + more))
+    if not flags:
+        rows.append(("Red flags", "none"))
+    rows += [
+        ("Signer", bundle.inspection.signer.text),
+        ("Replay", replayable(record)),
+        ("Group", group_key(record)),
+    ]
+    return tuple(Row(label, _cut(safe(text))) for label, text in rows)
+
+
+def _cut(text: str, reserve: int = 0) -> str:
+    room = CARD_COLUMNS - LABEL_COLUMNS - reserve
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _label(record: Record) -> str:
+    variant = f":{record.case.variant}" if record.case.variant else ""
+    return f"{record.case.id}@{record.case.version}{variant}"
+
+
+def claim_text(claim: AnyClaim) -> str:
+    """Return a claim as a sentence; stated efficiencies are calculated again."""
+    if isinstance(claim, Absolute):
+        return f"{claim.record} takes {claim.ms:g} ms"
+    if isinstance(claim, Ratio):
+        return f"{claim.record_b} takes {claim.factor:g} times the time of {claim.record_a}"
+    if isinstance(claim, BelowRoof):
+        return f"{claim.record} reaches {claim.fraction:.0%} of the roof {claim.roof}"
+    if isinstance(claim, Fails):
+        return f"fails in {claim.stage}: {claim.signature.partition(': ')[2]}"
+    if isinstance(claim, WrongOutput):
+        return f"the output of {claim.record} is off by {claim.norm_error:.2g}"
+    if isinstance(claim, StatedEfficiency):
+        sparse = ", sparse peak" if claim.peak_is_sparse else ""
+        return f"{claim.record}: stated {claim.percent:g} %, own figures {efficiency(claim):.2f} %{sparse}"
+    raise TypeError(claim)
+
+
+def efficiency(claim: StatedEfficiency) -> float:
+    """Return flop / (peak × time) in percent, from the claim's own figures."""
+    return 100 * claim.flop / (claim.peak_flops * claim.time_ms / 1e3)
+
+
+def _board(record: Record) -> str:
+    board = record.board
+    parts = [board.name or "unknown"]
+    if board.cores is not None:
+        parts.append(f"{board.threads} of {board.cores} cores")
+    if board.power_mode:
+        parts.append(f"mode {board.power_mode.name}")
+    machine = record.runtime.place.virtualised
+    if machine not in (None, "none"):
+        parts.append("virtual machine" if machine == "unnamed" else f"virtual machine ({machine})")
+    return ", ".join(parts)
+
+
+def _release(record: Record) -> str:
+    precision = record.settings.effective.get("precision")
+    shown = precision.value if precision else record.settings.planned.get("precision")
+    return f"{record.runtime.release.name} ({record.runtime.product}), {shown}"
+
+
+def _time(record: Record) -> str:
+    figure = key_figure(record)
+    if record.status == "failed":
+        return f"FAILED: {record.reason or 'no reason recorded'}"
+    if figure is None:
+        return f"{record.status}: {record.reason or 'not measured'}"
+    if figure.low_ns is None or figure.high_ns is None:
+        return f"{milliseconds(figure.value_ns)} ms (one build: no interval)"
+    low, high = milliseconds(figure.low_ns), milliseconds(figure.high_ns)
+    return f"{milliseconds(figure.value_ns)} ms ({low} to {high}, 95 % over {figure.builds} builds)"
+
+
+def _protocol(record: Record) -> str:
+    plan = record.protocol.planned
+    return (
+        f"{plan.name}: {record.protocol.builds_done} of {plan.builds} builds × {plan.runs} run"
+        f"{'s' if plan.runs > 1 else ''}, ≥ {plan.seconds:g} s and ≥ {plan.iterations} iterations each"
+    )
+
+
+def _output(record: Record) -> str:
+    checks = [build.check for build in record.builds if build.check]
+    if not checks:
+        return "not checked"
+    if wrong := [check for check in checks if not check.ok]:
+        return f"WRONG in {len(wrong)} of {len(checks)} builds: {wrong[0].problems[0]}"
+    worst = max(check.error or 0.0 for check in checks)
+    return f"right: error {worst:.1e}, allowed {checks[0].tolerance:.1e} ({_method(checks[0])})"
+
+
+def _method(check: OutputCheck) -> str:
+    if check.method == "fp64_at_sampled_positions":
+        return f"FP64, {check.positions} positions"
+    return "same library"
+
+
+def red_flags(record: Record) -> list[tuple[str, str]]:
+    """Return (code, sentence) of everything that weakens a record."""
+    found = []
+    if record.status == "failed":
+        stage = next((stage.name for stage in record.stages if stage.status == "failed"), "")
+        found.append(("failed", f"failed in {stage}: {record.reason}"))
+    found += [("mismatch", f"{m.setting} was {m.effective}, planned {m.planned}") for m in record.mismatches]
+    if record.cut_short:
+        done = f"{record.cut_short.rounds_done} of {record.protocol.planned.builds} rounds"
+        found.append(("cut_short", f"only {done}: {record.cut_short.reason}"))
+    found += [
+        ("substitution", f"{s.setting} is {s.planned} instead of {s.requested} ({s.declared_by})")
+        for s in record.substitutions
+    ]
+    seen: dict[str, list[str]] = {}
+    for run in record.runs:
+        for flag in run.flags:
+            seen.setdefault(flag.code, []).append(f"{run.id}: {flag.detail}")
+    for code, details in seen.items():
+        if code in FLAG_RANKS:
+            many = f" (in {len(details)} of {len(record.runs)} runs)" if len(details) > 1 else ""
+            found.append((code, details[0] + many))
+    sampler = record.telemetry.sampler
+    if sampler is None or sampler.ended != "ok":
+        found.append(("sampler", "the sampler ended early: the machine's state is known in part"))
+    if len({build.structure_hash for build in record.builds}) > 1:
+        found.append(("structures", "the builds are not all of one structure"))
+    return found
+
+
+def replayable(record: Record) -> str:
+    """Say whether somebody else can run this again from the bundle."""
+    if record.case.share != "full":
+        return "no, because the model is private and not in the bundle"
+    if record.origin == "imported":
+        return "no, because it was imported from a log"
+    return "yes: model, settings and protocol are in the bundle"
+
+
+def group_key(record: Record) -> str:
+    """Return what duplicates share: case digest, board, release and structure."""
+    structures = sorted({build.structure_hash or "" for build in record.builds})
+    parts = [
+        record.case.digest,
+        record.board.matched_id or record.board.name or "",
+        record.runtime.release.name,
+        *structures,
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+# --- the details --------------------------------------------------------------------------------
+
+
+def _details(bundle: Bundle) -> Iterable[Table]:
+    predicate = bundle.statement.predicate
+    yield Table(
+        "Bundle",
+        ("field", "value"),
+        _rows(
+            ("id", bundle.id),
+            ("created", predicate.created_utc),
+            ("kit", f"{predicate.kit.version}, source {predicate.kit.tree_sha256[:16]}"),
+            ("signature", bundle.inspection.signature.text),
+            ("files", bundle.inspection.files.text),
+        ),
+    )
+    yield Table(
+        "Claims",
+        ("claim", "expected", "note"),
+        _rows(*((claim_text(c), c.expected or "–", c.note or "–") for c in predicate.claims)),
+    )
+    yield Table(
+        "References",
+        ("id", "board", "release", "statistics"),
+        _rows(
+            *(
+                (r.id, r.board, r.release, ", ".join(f"{k} {v:g}" for k, v in r.statistics.items()))
+                for r in predicate.references
+            )
+        ),
+    )
+    for record in bundle.records.values():
+        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+
+
+def _of_record(record: Record, of: str) -> Iterable[Table]:
+    requested = msgspec.to_builtins(record.settings.requested)
+    yield Table(
+        f"Settings{of}",
+        ("setting", "requested", "planned", "effective", "seen in"),
+        _rows(
+            *(
+                (
+                    name,
+                    quantity(value, None),
+                    "not applicable"
+                    if name in record.settings.inapplicable
+                    else quantity(record.settings.planned.get(name), None),
+                    quantity(seen.value, None) if (seen := record.settings.effective.get(name)) else "–",
+                    seen.source if seen else "–",
+                )
+                for name, value in requested.items()
+            )
+        ),
+    )
+    yield Table(
+        f"Runs{of}",
+        ("run", "round", "n", "median ms", "min", "p90", "p99", "pre-heat s", "switches/iter", "flags"),
+        _rows(
+            *(
+                (
+                    run.id,
+                    str(run.round),
+                    str(run.summary.n),
+                    milliseconds(run.summary.median_ns),
+                    milliseconds(run.summary.min_ns),
+                    milliseconds(run.summary.p90_ns),
+                    milliseconds(run.summary.p99_ns),
+                    f"{run.preheat.seconds:.1f}",
+                    quantity(run.involuntary_switches_per_iteration, None),
+                    "; ".join(flag.detail for flag in run.flags) or "–",
+                )
+                for run in record.runs
+            )
+        ),
+    )
+    yield Table(
+        f"Builds{of}",
+        ("build", "seconds", "structure", "output error", "allowed", "check"),
+        _rows(
+            *(
+                (
+                    build.id,
+                    f"{build.seconds:.3f}",
+                    (build.structure_hash or "–")[:12],
+                    f"{build.check.error:.2e}" if build.check and build.check.error is not None else "–",
+                    f"{build.check.tolerance:.1e}" if build.check else "–",
+                    (", ".join(build.check.problems) or _method(build.check)) if build.check else "–",
+                )
+                for build in record.builds
+            )
+        ),
+    )
+    yield Table(
+        f"Stages{of}",
+        ("stage", "status", "error"),
+        _rows(*((s.name, s.status, s.error.signature if s.error else "–") for s in record.stages)),
+    )
+    yield Table(
+        f"Machine{of}",
+        ("fact", "value"),
+        _rows(
+            *(
+                (fact.name, quantity(fact.value, fact.unit) if fact.state == "value" else fact.state)
+                for fact in record.telemetry.facts
+            ),
+            *(
+                (f"{counter.name}, change", quantity(counter.after - counter.before, counter.unit))
+                for counter in record.telemetry.counters
+            ),
+        ),
+    )
+    yield Table(
+        f"Channels{of}",
+        ("channel", "unit", "state", "readings", "missed", "longest gap s", "why"),
+        _rows(
+            *(
+                (
+                    f"{channel.probe}.{channel.name}",
+                    channel.unit,
+                    channel.state,
+                    str(channel.coverage.n) if channel.coverage else "–",
+                    str(channel.coverage.missed) if channel.coverage else "–",
+                    f"{channel.coverage.longest_gap_ns / 1e9:.2f}"
+                    if channel.coverage and channel.coverage.longest_gap_ns is not None
+                    else "–",
+                    channel.reason or "–",
+                )
+                for channel in record.telemetry.channels
+            )
+        ),
+    )
+    if record.layers:
+        yield Table(
+            f"Layers{of}",
+            ("layer", "type", "reformat"),
+            _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
+        )
+    yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(safe(cell) for cell in row) for row in rows)

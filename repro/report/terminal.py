@@ -1,0 +1,103 @@
+"""Reports and progress on a terminal; plain lines where it isn't one. The only user of rich."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from repro.bundle import Inspection
+from repro.report.content import LABEL_COLUMNS, Report, Row
+from repro.report.text import seconds
+from repro.worker import Progress
+
+PHASES = {
+    "prepare": "preparing inputs",
+    "build": "building",
+    "check": "checking the output",
+    "run": "measuring",
+    "records": "writing records",
+}
+
+
+def show_card(console: Console, card: tuple[Row, ...]) -> None:
+    """Print the triage card."""
+    for row in card:
+        text = Text(f"{row.label:<{LABEL_COLUMNS}}", style="bold")
+        text.append(row.text, style="red" if row.label in ("Red flags", "") and row.text != "none" else "")
+        console.print(text, no_wrap=True, overflow="ellipsis", crop=False)
+
+
+def show_report(console: Console, report: Report) -> None:
+    """Print the card, then the details."""
+    show_card(console, report.card)
+    for part in report.details:
+        if not part.rows:
+            continue
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
+        for column in part.columns:
+            table.add_column(Text(column), overflow="fold")
+        for row in part.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print()
+        console.print(Text(part.title, style="bold"))
+        console.print(table)
+
+
+def show_inspection(console: Console, inspection: Inspection) -> None:
+    """Print the six findings."""
+    for name in ("container", "files", "signature", "signer", "time", "contents"):
+        finding = getattr(inspection, name)
+        console.print(Text(f"{name.capitalize():<12}{finding.text}"), soft_wrap=True)
+    if inspection.bundle_id:
+        console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
+
+
+class Watcher:
+    """Shows progress: one line that is redrawn on a terminal, one line per step elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._event: Progress | None = None
+        self._since = time.monotonic()
+        # Twice a second: drawing takes processor time from what is being measured.
+        self._live = (
+            Live(get_renderable=self._line, console=console, refresh_per_second=2, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Watcher:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Progress) -> None:
+        """Take note of an event."""
+        before = self._event
+        if before is None or event.left_s != before.left_s:
+            self._since = time.monotonic()
+        self._event = event
+        if self._live is None:
+            self._console.print(self._line(), soft_wrap=True)
+
+    def _line(self) -> Text:
+        event = self._event
+        if event is None:
+            return Text("starting")
+        runs = f", run {event.run} of {event.runs}" if event.runs > 1 else ""
+        text = f"{event.record}: build {event.build} of {event.builds}{runs}, {PHASES[event.phase]}"
+        if event.left_s is not None:
+            text += f"; about {seconds(event.left_s - (time.monotonic() - self._since))} left"
+        return Text(text)

@@ -1,0 +1,53 @@
+"""What all tests share: a config folder of their own, and parts of the machine that a test `needs`.
+
+A test that needs something which isn't here is skipped by name, unless TRT_REPRO_REQUIRE (a list with
+commas) says that it must be here: then it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ONNX_117 = ROOT / ".venv" / "onnx-1.17"
+
+NEEDS: dict[str, Callable[[], bool]] = {
+    "ssh-keygen": lambda: shutil.which("ssh-keygen") is not None,
+    "unzip": lambda: shutil.which("unzip") is not None,
+    "sha256sum": lambda: shutil.which("sha256sum") is not None,
+    "make": lambda: shutil.which("make") is not None,
+    "torch": lambda: importlib.util.find_spec("torch") is not None,
+    "onnx-1.17": ONNX_117.is_dir,
+    "linux": lambda: os.path.isdir("/proc/self"),
+    "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
+    "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(name, ...): parts of the machine that the test can't do without")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    required = set(filter(None, os.environ.get("TRT_REPRO_REQUIRE", "").split(",")))
+    if unknown := required - set(NEEDS):
+        raise pytest.UsageError(f"TRT_REPRO_REQUIRE names {sorted(unknown)}; known are {sorted(NEEDS)}")
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            absent = [name for name in mark.args if not NEEDS[name]()]
+            if absent and not required & set(absent):
+                item.add_marker(pytest.mark.skip(reason=f"not here: {', '.join(absent)}"))
+
+
+@pytest.fixture(autouse=True)
+def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test keys and signers of its own; return the kit's config folder."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    return tmp_path / "config" / "trt-repro"
