@@ -46,6 +46,14 @@ class Taken(NamedTuple):
     turn: Turn
     folder: Path
     result: Result
+    wall_ns: int
+    """From starting the process to having its result."""
+
+    @property
+    def overhead_ns(self) -> int:
+        """What the turn took beside its stages: starting, loading libraries, ending."""
+        stages = self.result.stages
+        return self.wall_ns - sum((s.end_ns or 0) - (s.start_ns or 0) for s in stages)
 
     @property
     def run_id(self) -> str:
@@ -61,6 +69,7 @@ def assemble(
     recording: Recording,
     threads: int,
     started: datetime.datetime,
+    overhead_ns: dict[str, int],
 ) -> Record:
     """Make the record of `subject` from its turns and the telemetry."""
     taken = [entry for entry in all_taken if entry.turn.subject == subject.record_name]
@@ -132,7 +141,7 @@ def assemble(
         telemetry=recording.telemetry,
         privacy=None,
         logs=tuple(Log("run", _lines(entry.folder / "log"), 0, None) for entry in taken),
-        overhead_ns={},
+        overhead_ns=overhead_ns,
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))

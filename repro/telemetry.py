@@ -19,15 +19,15 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from repro import probes
 from repro.probes import Absent, Probe
+from repro.probes.host import Host
 from repro.proc import Child, hold_lifeline
 from repro.schema import (
     Channel,
@@ -44,6 +44,7 @@ from repro.schema import (
 
 KEPT_ROWS = 20_000
 END_GRACE_S = 2.0
+PROBES: dict[str, Callable[[int], Probe]] = {"host": Host}
 
 
 # --- the sampler's process ----------------------------------------------------------------------
@@ -128,7 +129,7 @@ def sample(folder: Path, watched: Iterable[Probe]) -> None:
 class Sampler:
     """The sampler's process, watching `pid` and its children; leaving the context ends it."""
 
-    def __init__(self, folder: Path, pid: int, names: Sequence[str] = probes.NAMES) -> None:
+    def __init__(self, folder: Path, pid: int, names: Sequence[str] = tuple(PROBES)) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._names = names
@@ -202,7 +203,7 @@ def collect(
     changes: list[StateChange] = []
     recorded: dict[str, Recorded] = {}
     for name in names:
-        probe = probes.load(name, os.getpid())
+        probe = PROBES[name](os.getpid())
         opening = _decode(folder / f"{name}.json", Opening)
         closing = _decode(folder / f"{name}.end.json", Closing)
         read = opening.open if opening else ()
@@ -308,4 +309,4 @@ def fact_value(facts: Iterable[Fact], name: str) -> Scalar | None:
 
 
 if __name__ == "__main__":
-    sample(Path(sys.argv[1]), [probes.load(name, int(sys.argv[2])) for name in sys.argv[3:]])
+    sample(Path(sys.argv[1]), [PROBES[name](int(sys.argv[2])) for name in sys.argv[3:]])

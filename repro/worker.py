@@ -87,9 +87,14 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     with Sampler(out / "sampler", os.getpid()) as sampler:
         taken, cut = take_turns(session, order)
         session.progress(taken[-1].turn, "records", 0.0)
+        ending_ns = measure.now_ns()
         recording = sampler.end(session.origin_ns)
+    overhead = {
+        "processes": sum(entry.overhead_ns for entry in taken),
+        "end_sampler": measure.now_ns() - ending_ns,
+    }
     records = tuple(
-        assemble(job, subject, taken, cut, recording, threads, started) for subject in job.subjects
+        assemble(job, subject, taken, cut, recording, threads, started, overhead) for subject in job.subjects
     )
     write(records, taken, recording, out)
     return records
@@ -142,6 +147,7 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
     )
     (folder / "turn.json").write_bytes(msgspec.json.encode(task))
     oom_kills = _oom_kills()
+    begin_ns = measure.now_ns()
     argv = [sys.executable, "-m", "repro.turn", str(folder)]
     with (folder / "log").open("wb") as log, Child(argv, stdout=log, stderr=subprocess.STDOUT) as child:
         late = _watch(session, child, turn, folder, left_s)
@@ -150,7 +156,7 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
     if result is None:
         oom = _oom_kills() > oom_kills
         result = _ended_early(folder, late, status or 0, measure.now_ns() - session.origin_ns, oom=oom)
-    return Taken(turn, folder, result)
+    return Taken(turn, folder, result, measure.now_ns() - begin_ns)
 
 
 def _watch(session: Session, child: Child, turn: Turn, folder: Path, left_s: float | None) -> str | None:

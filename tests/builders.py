@@ -36,8 +36,8 @@ from repro.schema import (
     ResolvedCase,
     Run,
     Runtime,
-    Samples,
     SamplerSeen,
+    Samples,
     Settings,
     SettingsSeen,
     Stage,
@@ -50,9 +50,7 @@ from repro.schema import (
 )
 
 MODEL = ModelSpec("conv_stack", "made-up", 1, 12, 10, (4, 4, 4), 3, True)
-SETTINGS = Settings(
-    "fp32", "weak", "chw", False, False, False, True, "warm", 10, 0.05, None, (90, 99)
-)
+SETTINGS = Settings("fp32", "weak", "chw", False, False, False, True, "warm", 10, 0.05, None, (90, 99))
 
 
 def make_run(build: int, median_ms: float, **changes: Any) -> Run:
@@ -63,7 +61,9 @@ def make_run(build: int, median_ms: float, **changes: Any) -> Run:
         id=f"b{build}r0",
         build=f"b{build}",
         round=build,
-        samples=Samples(f"samples/b{build}r0.bin", (Column("start_ns", "ns"), Column("duration_ns", "ns")), 3),
+        samples=Samples(
+            f"samples/b{build}r0.bin", (Column("start_ns", "ns"), Column("duration_ns", "ns")), 3
+        ),
         summary=Summary(3, median, median, times[0], times[-1], median, median, math.log(median)),
         preheat=Preheat(True, 2.0),
         timer_check=TimerCheck(30, 30 / median),
@@ -126,19 +126,36 @@ def make_record(medians_ms: tuple[float, ...] = (10.0, 10.1, 9.9), **changes: An
             "not_controlled",
             "made up",
         ),
-        builds=tuple(
-            Build(f"b{i}", i, 0.1, "e" * 64, "f" * 64, check=check) for i in range(len(medians_ms))
-        ),
+        builds=tuple(Build(f"b{i}", i, 0.1, "e" * 64, "f" * 64, check=check) for i in range(len(medians_ms))),
         runs=tuple(make_run(i, median) for i, median in enumerate(medians_ms)),
         layers=None,
         work=None,
         telemetry=Telemetry(
             (
                 Channel(
-                    "host", "load_1min", "1", "value", None, False, 10.0,
-                    Coverage(10, 0, 0, 900_000_000, 100_000_000, 1.0), "telemetry/host.bin", 1,
+                    "host",
+                    "load_1min",
+                    "1",
+                    "value",
+                    None,
+                    False,
+                    10.0,
+                    Coverage(10, 0, 0, 900_000_000, 100_000_000, 1.0),
+                    "telemetry/host.bin",
+                    1,
                 ),
-                Channel("host", "cpu_frequency", "MHz", "unsupported", "no cpufreq here", False, 10.0, None, None, None),
+                Channel(
+                    "host",
+                    "cpu_frequency",
+                    "MHz",
+                    "unsupported",
+                    "no cpufreq here",
+                    False,
+                    10.0,
+                    None,
+                    None,
+                    None,
+                ),
             ),
             (Fact("host", "cpu_model", None, "value", "Made-up CPU"),),
             (),

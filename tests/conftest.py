@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ONNX_117 = ROOT / ".venv" / "onnx-1.17"
+
+def _runs(*argv: str) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
 
 NEEDS: dict[str, Callable[[], bool]] = {
     "ssh-keygen": lambda: shutil.which("ssh-keygen") is not None,
@@ -25,13 +33,14 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "torch": lambda: importlib.util.find_spec("torch") is not None,
     "onnx-1.17": ONNX_117.is_dir,
     "linux": lambda: os.path.isdir("/proc/self"),
+    "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(name, ...): parts of the machine that the test can't do without")
+    config.addinivalue_line("markers", "needs(name, ...): parts of the machine that the test needs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

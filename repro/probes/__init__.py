@@ -14,8 +14,6 @@ import msgspec
 
 from repro.schema import Fact
 
-NAMES = ("host",)
-
 
 class ChannelSpec(msgspec.Struct, frozen=True):
     """A channel as a probe declares it; `source` says where the number comes from."""
@@ -60,12 +58,3 @@ def absent(error: OSError | ValueError) -> Absent:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return Absent("unsupported", "not on this machine")
     return Absent("missed", type(error).__name__)
-
-
-def load(name: str, pid: int) -> Probe:
-    """Return the probe `name`, watching the process `pid` and its children."""
-    if name == "host":
-        from repro.probes.host import Host
-
-        return Host(pid)
-    raise ValueError(f"unknown probe {name}")

@@ -1,0 +1,187 @@
+"""The kit's own cost, as ratios of things measured side by side in one run (`make bench`).
+
+Times of a noisy machine mean little; ratios of interleaved medians mean more. Each line has a goal and,
+where one is set, a limit far beyond it: only a broken limit makes this exit with 1.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from repro import bundle, cases, check, measure, models  # noqa: E402
+from repro.backends import onnxruntime as backend  # noqa: E402
+from repro.bundle import archive  # noqa: E402
+from repro.schema import Record, TensorSpec  # noqa: E402
+from repro.telemetry import Sampler  # noqa: E402
+from tests.builders import make_files, make_predicate, make_record  # noqa: E402
+from tests.e2e.conftest import CASES, command  # noqa: E402
+
+BIG_BYTES = 200 * 2**20
+broken: list[str] = []
+
+
+def line(what: str, value: float, unit: str, goal: str, limit: float | None = None) -> None:
+    beyond = limit is not None and value > limit
+    if beyond:
+        broken.append(what)
+    print(
+        f"{what:<58}{value:>8.3f} {unit:<3} goal {goal}{'  BEYOND THE LIMIT' if beyond else ''}", flush=True
+    )
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median time of each call, all taken in turns, first round not counted."""
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 1):
+        for i, call in enumerate(calls):
+            seconds = timed(call)
+            if number:
+                times[i].append(seconds)
+    return [statistics.median(each) for each in times]
+
+
+def bench_sampler(folder: Path) -> None:
+    """One thread of conv16, in ABBA blocks with the sampler on and off."""
+    experiment = cases.resolve(cases.load("conv16"), None)
+    model = folder / "conv16.fp32.onnx"
+    model.write_bytes(experiment.onnx["fp32"])
+    tensors: tuple[TensorSpec, TensorSpec] = models.tensors(experiment.model, "fp32")
+    engine = backend.build(
+        model,
+        folder,
+        threads=1,
+        source=models.inputs("bench", tensors[0]),
+        result=check.poison(tensors[1]),
+        tensors=tensors,
+    )
+    measure.preheat(engine.step, warm_up_ms=200, max_seconds=5.0)
+    samples: dict[bool, list[float]] = {True: [], False: []}
+    for number, on in enumerate([True, False, False, True] * 3):
+        sampler = Sampler(folder / f"sampler{number}", os.getpid()) if on else None
+        time.sleep(0.5)
+        series = measure.iterate(engine.step, seconds=2.0, iterations=5)
+        samples[on] += (series.duration_ns / 1e9).tolist()
+        if sampler:
+            sampler.end(0)
+    for name, statistic in (("median", np.median), ("mean", np.mean)):
+        ratio = float(statistic(samples[True]) / statistic(samples[False]))
+        line(f"sampler on / off, {name} of conv16 on one thread", ratio, "x", "1.00", 1.25)
+
+
+def bench_overhead(folder: Path) -> None:
+    """A whole run of a tiny case, less the stages that measure, against `python -c pass`."""
+    arguments = ["--builds", "1", "--duration", "0.01s", "--iterations", "3", "--protocol", "forum"]
+    places = ["--cases", str(CASES), "--output", str(folder / "b"), "--work", str(folder / "w")]
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+    argv = command("run", "tiny", *arguments, *places)
+    overheads, seals = [], []
+    for _ in range(6):
+        before = set((folder / "b").glob("*.zip")) if (folder / "b").is_dir() else set()
+        begin = time.perf_counter()
+        subprocess.run(argv, check=True, capture_output=True, env=environment)
+        wall = time.perf_counter() - begin
+        (path,) = set((folder / "b").glob("*.zip")) - before
+        record: Record = next(iter(bundle.read(path, signers=folder).records.values()))
+        stages = sum((s.end_ns or 0) - (s.start_ns or 0) for s in record.stages) / 1e9
+        seal = _seal_again(path, folder)
+        overheads.append(wall - stages - seal)
+        seals.append(seal)
+    start = interleaved([lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)], 10)[0]
+    overhead = statistics.median(overheads[1:])
+    line("kit overhead of a run up to sealing", overhead, "s", "0.5", 3.0)
+    line("  the same, in starts of `python -c pass`", overhead / start, "x", "–")
+    line("sealing that bundle", statistics.median(seals[1:]), "s", "–", 3.0)
+
+
+def _seal_again(path: Path, folder: Path) -> float:
+    opened = bundle.read(path, signers=folder)
+    with archive.opened(path) as zipped:
+        files = {n: zipped.read(n) for n in zipped.names if not n.startswith("META/") and n != "README.txt"}
+    predicate = opened.statement.predicate
+    key = folder / "config" / "trt-repro" / "signing_key"
+    target = folder / "again"
+    target.mkdir(exist_ok=True)
+    return timed(lambda: bundle.seal(files, predicate, key=key, target=target, stem="x"))
+
+
+def bench_big_bundle(folder: Path) -> None:
+    """200 MB: writing and verifying against sha256sum of the same bytes."""
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
+    for kind, values in (("incompressible", 256), ("compressible", 4)):
+        bench_one_big_bundle(folder / f"{kind}.zip", kind, values, key)
+
+
+def bench_one_big_bundle(target: Path, kind: str, values: int, key: Path) -> None:
+    random = np.random.default_rng(1)
+    record = make_record()
+    files = make_files(record)
+    for i in range(4):
+        data = random.integers(0, values, BIG_BYTES // 4, dtype=np.uint8)
+        files[f"records/{record.record_name}/samples/big{i}.bin"] = data.tobytes()
+    plain = target.with_suffix(".bin")
+    plain.write_bytes(b"".join(files.values()))
+    predicate = make_predicate(record)
+
+    def write() -> None:
+        bundle.seal(files, predicate, key=key, target=target, stem="x", max_size_bytes=2 * BIG_BYTES)
+
+    def verify() -> None:
+        bundle.inspect(target, signers=target.parent)
+
+    def sha256sum(path: Path) -> None:
+        subprocess.run(["sha256sum", str(path)], check=True, capture_output=True)
+
+    written = timed(write)
+    verified, of_zip, of_content = interleaved(
+        [verify, lambda: sha256sum(target), lambda: sha256sum(plain)], 5
+    )
+    line(f"write 200 MB, {kind} / sha256sum of its content", written / of_content, "x", "–", 100)
+    line(f"verify 200 MB, {kind} / sha256sum of its content", verified / of_content, "x", "1.3", 8)
+    size = f"{target.stat().st_size / 2**20:.0f} MiB"
+    line(f"  the same / sha256sum of the zip file ({size})", verified / of_zip, "x", "–")
+
+
+def bench_start(folder: Path) -> None:
+    """How soon the command line answers."""
+    script = Path(sys.executable).with_name("repro")
+    helped, nothing = interleaved(
+        [
+            lambda: subprocess.run([script, "--help"], check=True, capture_output=True),
+            lambda: subprocess.run([sys.executable, "-c", "pass"], check=True, capture_output=True),
+        ],
+        20,
+    )
+    line("repro --help / python -c pass", helped / nothing, "x", "6.4", 30)
+
+
+def main() -> None:
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; interleaved medians, in one run")
+    for part in (bench_start, bench_overhead, bench_sampler, bench_big_bundle):
+        with tempfile.TemporaryDirectory() as folder:
+            part(Path(folder))
+    if broken:
+        print(f"beyond the limit: {', '.join(broken)}")
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

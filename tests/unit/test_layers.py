@@ -1,0 +1,70 @@
+"""The house has floors: a module imports only what stands below it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import repro
+
+PACKAGE = Path(repro.__file__).parent
+
+# From the roof down; each may import only modules named after it.
+ORDER = """
+__main__ cli
+report.terminal report.markdown report.content report.text report
+run launch.host launch worker records turn telemetry probes.host probes
+devices releases backends.onnxruntime backends
+bundle bundle.privacy bundle.statement bundle.sign bundle.archive
+claims cases lowering check models measure stats proc
+schemas.__main__ schemas schema errors __init__
+""".split()
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        names[name if name == "__init__" else name.removesuffix(".__init__")] = path
+    return names
+
+
+def imports(path: Path) -> Iterator[str]:
+    known = set(modules())
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "repro":
+            module = (node.module or "").removeprefix("repro").removeprefix(".")
+            for alias in node.names:
+                full = f"{module}.{alias.name}" if module else alias.name
+                yield full if full in known else module or "__init__"
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("repro.") for a in node.names if a.name.startswith("repro."))
+
+
+def test_every_module_has_its_floor() -> None:
+    assert sorted(modules()) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_downwards(name: str) -> None:
+    above = set(ORDER[: ORDER.index(name) + 1])
+    assert sorted(set(imports(modules()[name])) & above - {name}) == []
+
+
+@pytest.mark.parametrize("library", ["numpy", "onnx", "onnxruntime", "scipy", "rich", "docker", "torch"])
+def test_a_library_is_imported_late_or_in_its_own_module(library: str) -> None:
+    homes = {
+        "numpy": {"models", "check", "measure", "stats", "backends.onnxruntime"},
+        "rich": {"report.terminal"},
+    }
+    found = set()
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any((each or "").split(".")[0] == library for each in names):
+                found.add(name)
+    assert found <= homes.get(library, set())
