@@ -69,7 +69,7 @@ $(VENV)/bin/pip:
 	  || { echo "make: $(PYTHON) is missing or older than 3.10: name a newer one with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "make: $(PYTHON) has no venv: sudo apt install python3-venv" >&2; exit 1; }
-	@echo "making $(VENV) and installing requirements.lock (once; about 200 MB)" >&2
+	@echo "making $(VENV) and installing requirements.lock (once; about 400 MB)" >&2
 	@$(PYTHON) -m venv $(VENV)
 
 # The checkout is installed last, in place and without build isolation: the lock holds its builder too.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -102,6 +103,11 @@ class Child:
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Return the exit status, or `None` when `timeout_s` passed first."""
         try:
+            if timeout_s is not None and self._process.returncode is None:
+                # Popen.wait(timeout) wakes up to eighty times a second; a poll on the process sleeps.
+                with contextlib.suppress(AttributeError, OSError):
+                    _sleep_until_end(self.pid, timeout_s)
+                    return self._process.poll()
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
@@ -122,6 +128,17 @@ class Child:
         if self._process.stdout is not None:
             self._process.stdout.close()
         return status
+
+
+def _sleep_until_end(pid: int, timeout_s: float) -> None:
+    """Sleep until a child ends or time is up; raise `AttributeError` or `OSError` where that can't be had."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        waiter = select.poll()
+        waiter.register(descriptor, select.POLLIN)
+        waiter.poll(timeout_s * 1e3)
+    finally:
+        os.close(descriptor)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

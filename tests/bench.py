@@ -95,10 +95,10 @@ def bench_overhead(folder: Path) -> None:
     overheads, seals = [], []
     for _ in range(6):
         before = set((folder / "b").glob("*.zip")) if (folder / "b").is_dir() else set()
-        begin = time.perf_counter()
+        begin_ns = time.time_ns()
         subprocess.run(argv, check=True, capture_output=True, env=environment)
-        wall = time.perf_counter() - begin
         (path,) = set((folder / "b").glob("*.zip")) - before
+        wall = (path.stat().st_mtime_ns - begin_ns) / 1e9
         record: Record = next(iter(bundle.read(path, signers=folder).records.values()))
         stages = sum((s.end_ns or 0) - (s.start_ns or 0) for s in record.stages) / 1e9
         seal = _seal_again(path, folder)
