@@ -250,7 +250,7 @@ def missing(record: Record) -> tuple[Missing, ...]:
         elif isinstance(value, dict):
             for key, item in value.items():
                 visit(item, f"{path}.{key}" if path else key)
-        elif isinstance(value, list):
+        elif isinstance(value, (list, tuple)):
             for item in value:
                 visit(item, path)
 

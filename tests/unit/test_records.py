@@ -1,0 +1,33 @@
+"""From turns to a record."""
+
+from __future__ import annotations
+
+import msgspec
+
+from repro import records
+from repro.schema import ErrorSeen, Stage
+from repro.turn import Result
+from tests.builders import make_failed, make_record
+
+
+def test_a_stage_failed_where_any_turn_failed_in_it() -> None:
+    error = ErrorSeen("check", "wrong_output", None, "m", "s")
+    good = Result(stages=(Stage("prepare", "ok", 0, 1, None), Stage("check", "ok", 1, 2, None)))
+    bad = Result(stages=(Stage("prepare", "ok", 5, 6, None), Stage("check", "failed", 6, 7, error)))
+    merged = {stage.name: stage for stage in records._stages([good, bad])}
+    assert (merged["prepare"].status, merged["prepare"].start_ns, merged["prepare"].end_ns) == ("ok", 0, 6)
+    assert (merged["check"].status, merged["check"].error) == ("failed", error)
+    assert merged["run"].status == "not_reached"
+
+
+def test_missing_names_each_gap_once_with_a_reason() -> None:
+    gaps = {gap.what: gap.reason for gap in records.missing(make_record(boot=None))}
+    assert gaps["boot"] == "this system names no boot"
+    assert gaps["builds.plan_sha256"] == "this backend keeps no plan"
+    assert "board.name" not in gaps
+    assert len(gaps) == len(records.missing(make_record(boot=None)))
+
+
+def test_a_record_survives_its_file() -> None:
+    for record in (make_record(), make_failed()):
+        assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
