@@ -96,8 +96,8 @@ class Watcher:
         event = self._event
         if event is None:
             return Text("starting")
-        runs = f", run {event.run} of {event.runs}" if event.runs > 1 else ""
-        text = f"{event.record}: build {event.build} of {event.builds}{runs}, {PHASES[event.phase]}"
+        place = f"build {event.build} of {event.builds}, run {event.run} of {event.runs}"
+        text = f"{event.record}: {place}, {PHASES[event.phase]}"
         if event.left_s is not None:
             text += f"; about {seconds(event.left_s - (time.monotonic() - self._since))} left"
         return Text(text)
