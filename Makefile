@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show cases devices test lint format bench schema lock clean
+.PHONY: help repro verify show doctor cases devices test lint format bench schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 
 show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
+	@$(REPRO) doctor $(ARGS)
 
 cases: $(VENV)/run.stamp ## List the cases.
 	@$(REPRO) cases
@@ -49,7 +52,7 @@ bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
-	$(BIN)/python -m repro.jsonschema
+	$(BIN)/python -m repro.schemas
 
 lock: $(VENV)/dev.stamp ## Lock every dependency anew, for all platforms and Pythons (needs the network).
 	$(BIN)/pip install -q uv

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,8 @@ from repro.schema import (
     Tolerance,
 )
 
+BASE = "base"
+"""What stands for the case itself where variants are named."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 
@@ -95,7 +98,10 @@ class Experiment(msgspec.Struct, frozen=True):
 
 
 def folders(extra: Path | None = None) -> list[Path]:
-    """Return the folders that hold cases, in the order of look-up."""
+    """Return the folders that hold cases, in the order of look-up; raise `UsageError` without `extra`."""
+    if extra is not None and not extra.is_dir():
+        # Passing over it would run the shipped case of the same name.
+        raise UsageError(f"there is no folder {extra}", "name the folder that holds the cases' folders")
     package = Path(__file__).parent
     candidates = [extra, package.parent / "cases", package / "data" / "cases"]
     return [folder for folder in candidates if folder is not None and folder.is_dir()]
@@ -125,6 +131,8 @@ def load(case_id: str, extra: Path | None = None) -> Case:
     for name in (case.id, *case.variants):
         if not NAME.fullmatch(name):
             raise UsageError(f"{path}: '{name}' is no name", f"names match {NAME.pattern}")
+    if BASE in case.variants:
+        raise UsageError(f"{path}: no variant can be called '{BASE}'", "it means the case itself")
     if case.id != case_id:
         raise UsageError(f"{path} calls itself '{case.id}'", "the folder's name is the case's id")
     return case
@@ -140,17 +148,37 @@ def resolve(case: Case, variant: str | None) -> Experiment:
     try:
         model = msgspec.convert({**case.model, **change.model}, ModelSpec)
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
-    except msgspec.ValidationError as error:
+        _check_values(model, settings)
+    except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
     onnx = {precision: models.build(model, precision) for precision in models.PRECISIONS}
     return Experiment(case, variant, model, settings, onnx)
 
 
+def _check_values(model: ModelSpec, settings: Settings) -> None:
+    """Raise `ValueError` for a value of the right type that describes nothing."""
+    if len(model.channels) < 2:
+        raise ValueError("`channels` needs at least two numbers, one more than there are layers")
+    for name in ("batch", "height", "width", "kernel"):
+        if getattr(model, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1")
+    if min(model.channels) < 1:
+        raise ValueError("`channels` must be at least 1 each")
+    if model.kernel % 2 == 0:
+        raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
+    if settings.warm_up_ms < 0:
+        raise ValueError("`warm_up_ms` must be at least 0")
+    if not 0 < settings.duration_s < math.inf:
+        raise ValueError("`duration_s` must be above 0")
+    if not all(0 < percentile < 100 for percentile in settings.percentiles):
+        raise ValueError("`percentiles` must lie between 0 and 100")
+
+
 def parse(text: str) -> tuple[str, tuple[str | None, ...]]:
     """Split `CASE[:VARIANT[,VARIANT…]]` into the case and its variants; `base` is the case itself."""
     case_id, _, rest = text.partition(":")
-    names = tuple(None if name == "base" else name for name in rest.split(",")) if rest else (None,)
+    names = tuple(None if name == BASE else name for name in rest.split(",")) if rest else (None,)
     if len(set(names)) != len(names):
         raise UsageError(f"'{text}' names a variant twice", "name each one once")
     return case_id, names

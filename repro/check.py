@@ -94,8 +94,6 @@ def output(
             error = float(np.linalg.norm(sampled - reference)) / norm if norm else math.inf
             if not error <= limit:
                 problems.append(f"error {error:.2g} is above the tolerance {limit:.2g}")
-        elif "nan" not in problems:
-            problems.append("infinite")
     return OutputCheck(
         method=method,
         reference=described,
@@ -119,6 +117,8 @@ def _problems(result: Array, spec: TensorSpec) -> list[str]:
             problems.append(f"{left} values were never written")
     if np.isnan(result).any():
         problems.append("nan")
+    elif np.isinf(result).any():
+        problems.append("infinite")
     elif not result.any():
         problems.append("all zeros")
     elif result.min() == result.max():
@@ -152,8 +152,6 @@ class _Graph:
             value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info, *graph.output)
         }
-        if any(len(self._shape[name]) != 4 for name in (self._input, self._output)):
-            raise _NoRule("tensors that are not [n, c, h, w]")
 
     def at(self, where: tuple[Indices, Indices, Indices]) -> npt.NDArray[np.float64]:
         """Return the output at the positions, [position, channel]."""
@@ -167,12 +165,21 @@ class _Graph:
 
         What lies outside the tensor is 0: it is the padding of the operator that asks.
         """
-        _, _, height, width = self._shape[name]
+        node = self._producer.get(name)
+        if name != self._input:
+            if node is None:
+                raise _NoRule(f"no rule for a second source, {name}")
+            if node.op_type not in _RULES or node.domain not in ("", "ai.onnx"):
+                raise _NoRule(f"no rule for {node.op_type}")
+        shape = self._shape.get(name, ())
+        if len(shape) != 4 or 0 in shape:
+            raise _NoRule("no rule for a tensor that is not [n, c, h, w] of known size")
+        _, _, height, width = shape
         rows, columns = y[:, None] + np.arange(h), x[:, None] + np.arange(w)
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
             :, None, :
         ]
-        if name == self._input:
+        if node is None:
             picked = self._source[
                 n[:, None, None],
                 :,
@@ -181,11 +188,7 @@ class _Graph:
             ]
             values = np.moveaxis(picked, 3, 1).astype(np.float64)
         else:
-            node = self._producer[name]
-            rule = _RULES.get(node.op_type)
-            if rule is None or node.domain not in ("", "ai.onnx"):
-                raise _NoRule(f"no rule for {node.op_type}")
-            values = rule(self, node, n, y, x, h, w)
+            values = _RULES[node.op_type](self, node, n, y, x, h, w)
         return np.where(inside[:, None], values, 0.0)
 
     def _conv(
@@ -194,7 +197,8 @@ class _Graph:
         from onnx import helper
 
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or node.input[1] not in self._weights:
+        constants = [name for name in node.input[1:] if name]
+        if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or not self._weights.keys() >= set(constants):
             raise _NoRule("no rule for this Conv")
         weight = self._weights[node.input[1]]
         c_out, c_in, kh, kw = weight.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 
@@ -31,22 +32,34 @@ KINDS: dict[str, type[AnyClaim]] = {
 
 def parse(text: str) -> AnyClaim:
     """Read a claim as `KIND field=value …`, for example `absolute record=base ms=8.98`."""
+    shown = _one_line(text)
     try:
         kind, *pairs = shlex.split(text) or [""]
     except ValueError as error:
-        raise UsageError(f"can't read the claim '{text}' ({error})", "quote its values") from None
+        raise UsageError(f"can't read the claim '{shown}' ({error})", "quote its values") from None
     if kind not in KINDS:
-        raise unknown("kind of claim", kind, KINDS)
-    fields = {}
+        raise unknown("kind of claim", _one_line(kind), KINDS)
+    fields: dict[str, str] = {}
     for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not sign:
-            raise UsageError(f"'{pair}' in the claim is not field=value", _usage(kind))
+        name, _, value = pair.partition("=")
+        if not value:
+            raise UsageError(f"'{_one_line(pair)}' in the claim is not field=value", _usage(kind))
+        if name in fields or name == "kind":
+            raise UsageError(f"the claim '{shown}' says {name} twice", _usage(kind))
         fields[name] = value
     try:
-        return msgspec.convert({**fields, "kind": kind}, KINDS[kind], strict=False)
+        claim = msgspec.convert({**fields, "kind": kind}, KINDS[kind], strict=False)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the claim '{text}' is not complete ({error})", _usage(kind)) from None
+        why = _one_line(str(error))
+        raise UsageError(f"the claim '{shown}' is not complete ({why})", _usage(kind)) from None
+    for name, number in msgspec.structs.asdict(claim).items():
+        if isinstance(number, float) and not 0 < number < math.inf:  # NaN too
+            raise UsageError(f"{name} in the claim '{shown}' must be a number above 0", _usage(kind))
+    return claim
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _usage(kind: str) -> str:

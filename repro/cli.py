@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from repro.bundle import Inspection
+    from repro.gather import Prepared
+    from repro.run import Done
 
 BUNDLES = Path("bundles")
+F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -38,6 +42,40 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in some ve
         if not match or float(match[1]) == 0:
             self.fail(f"'{value}' is not a duration such as 90s or 30m", param, ctx)
         return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _sealing_options(command: F) -> F:
+    """Add the options of every verb that seals a bundle."""
+    for option in (
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            default=BUNDLES,
+            show_default=True,
+            help="File or folder.",
+        ),
+        click.option(
+            "--key", type=click.Path(path_type=Path), help="Private OpenSSH key; default: the kit's own."
+        ),
+        click.option("--unsigned", is_flag=True, help="Leave the bundle unsigned."),
+        click.option(
+            "--max-size",
+            type=click.IntRange(1),
+            default=20,
+            show_default=True,
+            help="Largest bundle, in MiB.",
+        ),
+        click.option(
+            "--allow-finding",
+            "allowed_findings",
+            multiple=True,
+            metavar="ID",
+            help="Seal in spite of this place that looks like a secret; repeatable, recorded.",
+        ),
+        click.option("--yes", is_flag=True, help="Seal without asking."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,26 +97,19 @@ def cli() -> None:
 @click.option("--iterations", type=int, help="Least number of iterations of a run.")
 @click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=BUNDLES, show_default=True, help="File or folder."
-)
-@click.option(
     "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
 )
 @click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
 @click.option("--claim", "claims", multiple=True, help="What is wrong, as KIND field=value …; repeatable.")
-@click.option("--key", type=click.Path(path_type=Path), help="Private OpenSSH key; default: the kit's own.")
-@click.option("--unsigned", is_flag=True, help="Leave the bundle unsigned.")
-@click.option(
-    "--max-size", type=click.IntRange(1), default=20, show_default=True, help="Largest bundle, in MiB."
-)
 @click.option("--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build.")
 @click.option("--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run.")
-def run(claims: tuple[str, ...], duration: float | None, max_size: int, **options: Any) -> None:
+@_sealing_options
+def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: bool, **options: Any) -> None:
     """Run a case and seal what came of it into a signed bundle."""
-    from repro import bundle
     from repro.claims import parse
-    from repro.report import content, terminal
-    from repro.run import Request, run_case
+    from repro.plan import Request
+    from repro.report import terminal
+    from repro.run import run_case
 
     request = Request(
         claims=tuple(map(parse, claims)),
@@ -88,12 +119,44 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, **option
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
-    console = _console()
     if request.device == "auto":
         _say("measuring on cpu: this version has no TensorRT backend yet (`repro devices`)")
     with terminal.Watcher(_console(stderr=True)) as watch:
-        done = run_case(request, watch)
-    terminal.show_card(console, content.card(bundle.read(done.sealed.path)))
+
+        def approve(prepared: Prepared) -> bool:
+            watch.stop()
+            return _approve(prepared, yes=yes)
+
+        done = run_case(request, watch, approve)
+    _finish(done)
+
+
+def _approve(prepared: Prepared, *, yes: bool) -> bool:
+    """Show what the bundle reveals: on the screen before the first one is sealed, as a page always."""
+    from repro.bundle.sign import config_folder
+    from repro.report import preview
+
+    found = preview.preview(prepared.stem, prepared.listed(), prepared.redactions, ())
+    page = prepared.folder / "preview.html"
+    page.write_text(preview.as_html(found), encoding="utf-8")
+    seen = config_folder() / "preview_seen"
+    if yes or seen.exists() or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        _say(f"what it reveals: {_shown(page)}")
+        return True
+    click.echo(preview.as_text(found))
+    click.echo(f"The same with its contents: {_shown(page)}")
+    if not click.confirm("Seal it?", default=True):
+        return False
+    seen.touch()
+    return True
+
+
+def _finish(done: Done) -> NoReturn:
+    """Print what came of a run, and exit by it."""
+    from repro import bundle
+    from repro.report import content, terminal
+
+    terminal.show_card(_console(), content.card(bundle.read(done.sealed.path)))
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
     click.echo(f"next: repro show {path}\n      repro verify {path}")
@@ -101,6 +164,77 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, **option
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
     raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+
+
+@cli.command()
+@click.argument("work", type=click.Path(path_type=Path))
+@_sealing_options
+def seal(work: Path, max_size: int, yes: bool, **options: Any) -> None:
+    """Seal the work folder of a run that could not do it itself."""
+    from functools import partial
+
+    from repro.plan import Request
+    from repro.run import seal_work
+
+    request = Request(case="", max_size_bytes=max_size * 2**20, **options)
+    _finish(seal_work(work, request, partial(_approve, yes=yes)))
+
+
+@cli.command()
+@click.argument("path", metavar="[WORK|BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with all contents there.")
+def preview(path: Path | None, html: Path | None) -> None:
+    """Show what a work folder would reveal once sealed, or what a bundle does; default: the newest."""
+    from repro import gather
+    from repro.bundle import archive, leaks
+    from repro.report import preview as report
+
+    chosen = path or _newest()
+    if chosen.is_dir():
+        prepared = gather.left(chosen)
+        files, title, redactions = prepared.listed(), prepared.stem, prepared.redactions
+    else:
+        from repro import bundle
+
+        opened = bundle.read(chosen)
+        with archive.opened(chosen) as zipped:
+            files = {name: zipped.read(name) for name in zipped.names}
+        title = chosen.name
+        redactions = sum(r.privacy.redactions for r in opened.records.values() if r.privacy)
+    hits = tuple(f"{hit.id} ({hit.file}, line {hit.line})" for hit in leaks.scan(files))
+    found = report.preview(title, files, redactions, hits)
+    if html is not None:
+        html.write_text(report.as_html(found), encoding="utf-8")
+        _say(f"written to {_shown(html)}")
+    else:
+        click.echo(report.as_text(found), nl=False)
+    raise SystemExit(ExitCode.NEGATIVE if hits else ExitCode.DONE)
+
+
+@cli.command()
+@click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def extract(path: Path, folder: Path) -> None:
+    """Unpack a bundle that is intact into a new folder."""
+    from repro.bundle.unpack import extract as unpack
+
+    names = unpack(path, folder)
+    click.echo(f"{len(names)} files in {_shown(folder)}")
+
+
+@cli.command()
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("work"), help="Where runs would be kept."
+)
+def doctor(work: Path) -> None:
+    """Tell what this machine can run, what would spoil a measurement, and what is missing."""
+    from repro.doctor import examine
+    from repro.report import terminal
+
+    found = examine(work)
+    terminal.show_lines(_console(), found)
+    red = any(line.state == "red" for line in found)
+    raise SystemExit(ExitCode.NEGATIVE if red else ExitCode.DONE)
 
 
 @cli.command()

@@ -34,6 +34,10 @@ def plan(requested: Settings, on_device: Mapping[str, Scalar], device: str, has:
     for name in on_device:
         if name not in wanted:
             raise UsageError(f"[on.{device}] sets '{name}', which is no setting", "mend its case.toml")
+    try:
+        msgspec.convert({**msgspec.to_builtins(requested), **on_device}, Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"[on.{device}] doesn't hold settings ({error})", "mend its case.toml") from None
     substitutions = tuple(
         Substitution(name, wanted[name], value, f"on.{device}")
         for name, value in on_device.items()

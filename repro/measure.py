@@ -6,6 +6,7 @@ becomes a flag. `docs/method.md` says what the figures mean and what they don't.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -79,7 +80,7 @@ def protocol(
     given = {"builds": builds, "runs": runs, "seconds": seconds, "iterations": iterations}
     changed = {key: value for key, value in given.items() if value is not None}
     for key, value in changed.items():
-        if value <= 0:
+        if not 0 < value < math.inf:  # Written so that NaN is refused too.
             raise UsageError(f"--{'duration' if key == 'seconds' else key} must be above 0")
     return msgspec.structs.replace(chosen, **changed) if changed else chosen
 
@@ -258,7 +259,7 @@ def flags(series: Series, warm: Preheat, check: TimerCheck) -> tuple[Flag, ...]:
         found.append(Flag("trend", f"times moved by {change:+.1%} within the run (p = {p:.2g})"))
     if not warm.reached:
         found.append(Flag("not_flat", f"times were not flat after {warm.seconds:.1f} s of pre-heat"))
-    odd = int(stats.odd(series.duration_ns).sum())
+    odd = int(stats.odd(series.duration_ns, check.step_ns).sum())
     if odd:
         found.append(Flag("odd_samples", f"{odd} of {n} iterations are far from the rest; kept"))
     if check.step_share_of_median > FLAT_SHARE:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, measure, models
+from repro import backends, measure, models, telemetry
+from repro.errors import ReproError, signature
 from repro.lowering import mismatches
-from repro.probes.host import limits, usable_cores, virtualisation
+from repro.probes.host import boot_id, limits, usable_cores, virtualisation
 from repro.schema import (
     Board,
+    Clock,
     CutShort,
     Effective,
+    ErrorSeen,
     Flag,
     Job,
-    Log,
+    Limits,
     Missing,
     ModelSeen,
     ProtocolSeen,
     Record,
+    ReleaseSeen,
     Run,
     Runtime,
     SettingsSeen,
@@ -33,11 +40,59 @@ from repro.schema import (
     Turn,
 )
 from repro.telemetry import Recording, fact_value
-from repro.turn import Measured, Result
+from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
+
+
+class Sitting(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as the worker finds it before its first turn.
+
+    It is written down at once, so that the records can be made by somebody else if the worker ends.
+    """
+
+    started_utc: str
+    wall_ns: int
+    """The wall clock at `origin_ns`, to notice when it is set during the session."""
+    origin_ns: int
+    boot: str | None
+    clock: Clock
+    release: ReleaseSeen
+    threads: int
+    cores: int
+    limits: Limits
+    virtualised: str | None
+
+    @classmethod
+    def begin(cls, job: Job) -> Sitting:
+        """Look at the machine."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        cores = usable_cores()
+        return cls(
+            started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            wall_ns=time.time_ns(),
+            origin_ns=measure.now_ns(),
+            boot=boot_id(),
+            clock=measure.clock(),
+            release=backends.load(job.backend).release(),
+            threads=job.threads or max(1, cores - 1),
+            cores=cores,
+            limits=limits(),
+            virtualised=virtualisation(),
+        )
+
+    def write(self, out: Path) -> None:
+        """Write it down beside the turns."""
+        (out / "session.json").write_bytes(msgspec.json.encode(self))
+
+    @classmethod
+    def read(cls, out: Path) -> Sitting | None:
+        """Return what the worker wrote down, `None` where it didn't come so far."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode((out / "session.json").read_bytes(), type=cls)
+        return None
 
 
 class Taken(NamedTuple):
@@ -46,7 +101,7 @@ class Taken(NamedTuple):
     turn: Turn
     folder: Path
     result: Result
-    wall_ns: int
+    wall_ns: int = 0
     """From starting the process to having its result."""
 
     @property
@@ -61,47 +116,67 @@ class Taken(NamedTuple):
         return f"b{self.turn.build}r{self.turn.run}"
 
 
+def ended_early(folder: Path, code: str, signal: str | None, message: str, now_ns: int | None) -> Result:
+    """Return what a turn had found out before something ended it, as `code` and `message` say."""
+    stages = read_stages(folder)
+    current: StageName = stages[-1].name if stages else "prepare"
+    error = ErrorSeen(current, code, signal, message, signature(current, signal or code, message))
+    start_ns = next((stage.start_ns for stage in stages if stage.name == current), None)
+    ended = [stage for stage in stages if stage.end_ns is not None]
+    found = Result.read(folder, "found.json") or Result(stages=())
+    return msgspec.structs.replace(found, stages=(*ended, Stage(current, "failed", start_ns, now_ns, error)))
+
+
 def assemble(
     job: Job,
-    subject: Subject,
+    sitting: Sitting,
     all_taken: Sequence[Taken],
     cut: CutShort | None,
     recording: Recording,
-    threads: int,
-    started: datetime.datetime,
+    overhead_ns: dict[str, int],
+) -> tuple[Record, ...]:
+    """Make the records of a session from its turns and its telemetry; reads nothing of the machine."""
+    return tuple(
+        _record(job, subject, sitting, all_taken, cut, recording, overhead_ns) for subject in job.subjects
+    )
+
+
+def _record(
+    job: Job,
+    subject: Subject,
+    sitting: Sitting,
+    all_taken: Sequence[Taken],
+    cut: CutShort | None,
+    recording: Recording,
     overhead_ns: dict[str, int],
 ) -> Record:
-    """Make the record of `subject` from its turns and the telemetry."""
     taken = [entry for entry in all_taken if entry.turn.subject == subject.record_name]
     results = [entry.result for entry in taken]
     backend = backends.load(job.backend)
-    builds = tuple(result.build for result in results if result.build)
     runs = tuple(_run(entry, entry.result.run, recording) for entry in taken if entry.result.run)
     stages = _stages(results)
     error = next((stage.error for stage in stages if stage.error), None)
-    status: Status = "failed" if error else "measured"
+    status: Status = "failed" if error or not runs else "measured"
+    reason = error.message if error else None if runs else "it ended before anything was measured"
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
-    built = next((result for result in results if result.build), None)
+    built = next((result for result in results if result.build), Result(stages=()))
     precision = Path(subject.model_file).stem.rpartition(".")[2]
     tensors = models.tensors(subject.model, precision)
-    facts = recording.telemetry.facts
-    boot = fact_value(facts, "boot_id")
-    model_name = fact_value(facts, "cpu_model")
-    seen_limits = limits()
+    name = fact_value(recording.telemetry.facts, "cpu_model")
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
         session_id=job.session_id,
-        boot=str(boot) if boot is not None else None,
+        boot=sitting.boot,
         record_name=subject.record_name,
         origin="measured",
-        started_utc=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        clock=measure.clock(),
+        started_utc=sitting.started_utc,
+        clock=sitting.clock,
         role=subject.role,
         status=status,
-        reason=error.message if error else None,
+        reason=reason,
         stages=stages,
         cut_short=cut,
         case=subject.case,
@@ -114,16 +189,16 @@ def assemble(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=backend.release(),
-            provider=built.provider if built else None,
-            libraries=built.libraries if built else (),
-            options=built.options if built else {},
-            place=msgspec.structs.replace(job.place, limits=seen_limits, virtualised=virtualisation()),
+            release=sitting.release,
+            provider=built.provider,
+            libraries=built.libraries,
+            options=built.options,
+            place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
         board=Board(
-            name=str(model_name) if model_name is not None else None,
-            cores=usable_cores(),
-            threads=threads,
+            name=str(name) if name is not None else None,
+            cores=sitting.cores,
+            threads=sitting.threads,
         ),
         protocol=ProtocolSeen(
             planned=job.protocol,
@@ -134,17 +209,77 @@ def assemble(
             l2_state=backend.L2_STATE,
             timer=backend.TIMER,
         ),
-        builds=builds,
+        builds=tuple(result.build for result in results if result.build),
         runs=runs,
-        layers=built.layers if built else None,
+        layers=built.layers,
         work=None,
         telemetry=recording.telemetry,
         privacy=None,
-        logs=tuple(Log("run", _lines(entry.folder / "log"), 0, None) for entry in taken),
+        logs=(),
         overhead_ns=overhead_ns,
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))
+
+
+def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recording, out: Path) -> None:
+    """Write the records with their samples, and the telemetry that they share."""
+    (out / "telemetry").mkdir(exist_ok=True)
+    for name, recorded in recording.probes.items():
+        (out / "telemetry" / f"{name}.bin").write_bytes(recorded.packed())
+    for record in records:
+        folder = out / "records" / record.record_name
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        (folder / "logs").mkdir(exist_ok=True)
+        for entry in taken:
+            if entry.turn.subject != record.record_name:
+                continue
+            if entry.result.run:
+                shutil.copyfile(entry.folder / "samples.bin", folder / "samples" / f"{entry.run_id}.bin")
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(entry.folder / "log", folder / "logs" / f"{entry.run_id}.txt")
+        part = folder / "record.json.part"
+        part.write_bytes(msgspec.json.encode(record))
+        part.replace(folder / "record.json")
+
+
+def read(job: Job, out: Path) -> tuple[Record, ...] | None:
+    """Read the records that a worker wrote; `None` when it did not finish."""
+    try:
+        return tuple(
+            msgspec.json.decode(
+                (out / "records" / subject.record_name / "record.json").read_bytes(), type=Record
+            )
+            for subject in job.subjects
+        )
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, ...]:
+    """Make the records of a session whose worker ended before it could, from what it left in `out`.
+
+    `failed` tells whether the end itself is a failure of the experiment (the worker crashed), or only
+    an interruption: then a subject with a finished run counts as measured, and is cut short.
+    """
+    sitting = Sitting.read(out)
+    if sitting is None:
+        raise ReproError(f"nothing was measured ({reason})", f"{out} holds no session")
+    recording = telemetry.collect(out / "sampler", telemetry.NAMES, None, sitting.origin_ns, clean=False)
+    taken: list[Taken] = []
+    for folder in sorted((out / "turns").glob("*"), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            task = msgspec.json.decode((folder / "turn.json").read_bytes(), type=Task)
+            result = Result.read(folder)
+            if result is not None:
+                taken.append(Taken(task.turn, folder, result))
+            elif failed:
+                lost = ended_early(folder, "lost", None, reason, None)
+                taken.append(Taken(task.turn, folder, lost))
+    rounds = {entry.turn.round for entry in taken if entry.result.run}
+    records = assemble(job, sitting, taken, CutShort(reason, len(rounds)), recording, {})
+    write(records, taken, recording, out)
+    return records
 
 
 def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
@@ -190,13 +325,6 @@ def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
             )
         )
     return tuple(merged)
-
-
-def _lines(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n")
-    except OSError:
-        return 0
 
 
 NO_GPU = "no GPU takes part"

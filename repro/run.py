@@ -1,63 +1,25 @@
 """The main path, as a list of steps. Read this first.
 
 A case and what to run it on become a *job*; a launcher has it carried out in a place and leaves
-*records*; they are made fit to publish and sealed into a signed *bundle*.
+*records*; they are made fit to publish, looked over, and sealed into a signed *bundle*.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
+import contextlib
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from repro import __version__, backends, bundle, cases, devices, lowering, measure, releases
-from repro.bundle import privacy, sign
-from repro.claims import derived
-from repro.errors import ReproError, Unavailable, UsageError
-from repro.launch import host
-from repro.schema import (
-    AnyClaim,
-    Job,
-    Kit,
-    Place,
-    Predicate,
-    Record,
-    RecordEntry,
-    ResolvedCase,
-    Subject,
-)
+from repro import bundle, gather, plan
+from repro.bundle import sign
+from repro.errors import Interrupted, Lost, ReproError, UsageError
+from repro.gather import Prepared
+from repro.launch import host, lock
+from repro.plan import Request
+from repro.schema import Record
 from repro.worker import Progress
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user asks for, as written; `None` leaves the choice to the kit."""
-
-    case: str
-    cases_folder: Path | None = None
-    device: str = "auto"
-    release: str | None = None
-    backend: str | None = None
-    place: str = "auto"
-    protocol: str | None = None
-    builds: int | None = None
-    runs: int | None = None
-    duration_s: float | None = None
-    iterations: int | None = None
-    threads: int | None = None
-    claims: tuple[AnyClaim, ...] = ()
-    key: Path | None = None
-    unsigned: bool = False
-    output: Path = Path("bundles")
-    work: Path = Path("work")
-    max_size_bytes: int = bundle.MAX_SIZE_BYTES
-    timeout_build_s: float = 1800.0
-    timeout_run_s: float = 600.0
 
 
 class Done(NamedTuple):
@@ -69,100 +31,37 @@ class Done(NamedTuple):
 
 
 Watch = Callable[[Progress], None]
+Approve = Callable[[Prepared], bool]
 
 
-def run_case(request: Request, watch: Watch) -> Done:
+def run_case(request: Request, watch: Watch, approve: Approve) -> Done:
     """Run a case and seal what came of it."""
-    job, experiments = plan(request)
+    job, experiments = plan.make(request)
     key = signing_key(request)
     target = output_place(request)
-    folder = work_folder(request.work, job.run_id)
-    write_job(job, experiments, folder / "job")
-    host.launch(folder / "job", folder / "out", watch)
-    records = published(read_records(job, folder / "out"))
-    sealed = seal(job, experiments, records, folder, request, key, target)
-    return Done(sealed, records, folder)
+    with lock.held(job.run_id, request.case):
+        folder = work_folder(request.work, job.run_id)
+        with kept(folder):
+            plan.write_job(job, experiments, request.claims, folder / "job")
+            lost = host.launch(folder / "job", folder / "out", watch)
+    with kept(folder):
+        prepared = gather.prepare(folder, lost, request.allowed_findings)
+        look_over(prepared, approve)
+        return seal(prepared, key, target, request.max_size_bytes)
 
 
-# --- the steps ----------------------------------------------------------------------------------
+def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
+    """Seal what a run left that could not seal it by itself."""
+    plan.read_job(folder / "job")
+    key = signing_key(request)
+    target = output_place(request)
+    with kept(folder):
+        prepared = gather.left(folder, request.allowed_findings)
+        look_over(prepared, approve)
+        return seal(prepared, key, target, request.max_size_bytes)
 
 
-def plan(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
-    """Decide everything that can be decided before measuring; return the job and its experiments."""
-    case_id, variants = cases.parse(request.case)
-    case = cases.load(case_id, request.cases_folder)
-    device = devices.choose(request.device)
-    backend_name = request.backend or device.backend
-    if backend_name is None:
-        raise Unavailable(f"nothing measures on {device.name} in this version")
-    backend = backends.load(backend_name)
-    if request.place not in ("auto", "host"):
-        raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
-    release = releases.choose(request.release, device.name, backend.release())
-    protocol = measure.protocol(
-        request.protocol or device.protocol,
-        build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
-        builds=request.builds,
-        runs=request.runs,
-        seconds=request.duration_s,
-        iterations=request.iterations,
-    )
-    if request.threads is not None and request.threads < 1:
-        raise UsageError("--threads must be above 0")
-    experiments: dict[str, cases.Experiment] = {}
-    subjects = []
-    for variant in variants:
-        experiment = cases.resolve(case, variant)
-        planned = lowering.plan(
-            experiment.settings, case.on.get(device.name, {}), device.name, backend.SETTINGS
-        )
-        if refusal := backend.refuse(planned.planned):
-            raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
-        name = f"{variant or 'base'}-{release}"
-        precision = planned.planned["precision"]
-        experiments[name] = experiment
-        subjects.append(
-            Subject(
-                record_name=name,
-                role="subject",
-                case=experiment.ref,
-                model=experiment.model,
-                settings=experiment.settings,
-                planned=planned.planned,
-                inapplicable=planned.inapplicable,
-                substitutions=planned.substitutions,
-                model_file=f"models/{name}.{precision}.onnx",
-                model_digests=experiment.model_digests,
-                tolerances=case.tolerance,
-            )
-        )
-    run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    job = Job(
-        kit=kit(),
-        run_id=run_id,
-        session_id=run_id,
-        seed=secrets.randbelow(2**31),
-        device=device.name,
-        backend=backend_name,
-        release=release,
-        protocol=protocol,
-        threads=request.threads,
-        timeout_build_s=request.timeout_build_s,
-        timeout_run_s=request.timeout_run_s,
-        place=Place("host"),
-        subjects=tuple(subjects),
-    )
-    return job, experiments
-
-
-def kit() -> Kit:
-    """Return which kit this is: its version, and sha256 over its source files."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return Kit(__version__, digest.hexdigest())
+# --- the steps that are not modules of their own -------------------------------------------------
 
 
 def signing_key(request: Request) -> Path | None:
@@ -173,8 +72,9 @@ def signing_key(request: Request) -> Path | None:
 def output_place(request: Request) -> Path:
     """Return the folder or file to write to, tried before anything is measured."""
     target = request.output
-    is_file = target.suffix == ".zip" and not target.is_dir()
-    folder = target.parent if is_file else target
+    if target.suffix == ".zip" and target.is_dir():
+        raise UsageError(f"{target} is a folder", "name a file ….zip, or a folder of another name")
+    folder = target.parent if target.suffix == ".zip" else target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{secrets.token_hex(4)}.part"
@@ -195,89 +95,44 @@ def work_folder(parent: Path, run_id: str) -> Path:
     return folder
 
 
-def write_job(job: Job, experiments: dict[str, cases.Experiment], folder: Path) -> None:
-    """Write the job and its models: all that a place needs."""
-    (folder / "models").mkdir(parents=True)
-    for subject in job.subjects:
-        precision = str(subject.planned["precision"])
-        (folder / subject.model_file).write_bytes(experiments[subject.record_name].onnx[precision])
-    (folder / "job.json").write_bytes(msgspec.json.encode(job))
+def look_over(prepared: Prepared, approve: Approve) -> None:
+    """Let the user see what would leave the machine; raise when something must not, or the user says no."""
+    if prepared.hits:
+        first = prepared.hits[0]
+        more = f" and {len(prepared.hits) - 1} more" if len(prepared.hits) > 1 else ""
+        raise ReproError(
+            f"not sealed: {first.file}, line {first.line}, looks like a secret ({first.rule}){more}",
+            f"`repro preview {prepared.folder}` shows where; if it is none: "
+            f"`repro seal {prepared.folder} --allow-finding {first.id}`",
+        )
+    if not approve(prepared):
+        raise Interrupted("not sealed", f"`repro seal {prepared.folder}` does it later")
 
 
-def read_records(job: Job, out: Path) -> tuple[Record, ...]:
-    """Read the records that the worker left."""
-    return tuple(
-        msgspec.json.decode((out / "records" / subject.record_name / "record.json").read_bytes(), type=Record)
-        for subject in job.subjects
-    )
-
-
-def published(records: tuple[Record, ...]) -> tuple[Record, ...]:
-    """Return the records as they may leave the machine."""
-    names = privacy.pseudonyms(sign.ensure_folder(sign.config_folder()))
-    redactor = privacy.of_this_machine()
-    return tuple(privacy.publish(record, names, redactor) for record in records)
-
-
-def seal(
-    job: Job,
-    experiments: dict[str, cases.Experiment],
-    records: tuple[Record, ...],
-    folder: Path,
-    request: Request,
-    key: Path | None,
-    target: Path,
-) -> bundle.Sealed:
-    """Gather the files of a bundle and seal them."""
-    begin = time.perf_counter_ns()
-    out = folder / "out"
-    files = {f"telemetry/{path.name}": path.read_bytes() for path in sorted((out / "telemetry").iterdir())}
-    for record in records:
-        home = f"records/{record.record_name}"
-        experiment = experiments[record.record_name]
-        files[f"{home}/case/case.json"] = _json(_resolved(experiment))
-        for precision, data in experiment.onnx.items():
-            files[f"{home}/case/model.{precision}.onnx"] = data
-        for path in sorted((out / home / "samples").iterdir()):
-            files[f"{home}/samples/{path.name}"] = path.read_bytes()
-        spent = {**record.overhead_ns, "gather": time.perf_counter_ns() - begin}
-        files[f"{home}/record.json"] = _json(msgspec.structs.replace(record, overhead_ns=spent))
-    case = next(iter(experiments.values())).case
-    created = datetime.datetime.now(datetime.timezone.utc)
-    predicate = Predicate(
-        kit=job.kit,
-        created_utc=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        signer_role="reporter",
-        records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in records),
-        claims=(*request.claims, *derived(records), *case.claims),
-        references=case.references,
-        parent_bundle_id=None,
-        ticket=None,
-    )
-    name = "-".join([case.id, *(e.variant for e in experiments.values() if e.variant)])
-    return bundle.seal(
-        files,
-        predicate,
+def seal(prepared: Prepared, key: Path | None, target: Path, max_size_bytes: int) -> Done:
+    """Sign and write the bundle."""
+    sealed = bundle.seal(
+        prepared.files,
+        prepared.predicate,
         key=key,
         target=target,
-        stem=f"{name}_{job.device}_{job.release}_{created:%Y%m%dT%H%M%SZ}",
-        max_size_bytes=request.max_size_bytes,
+        stem=prepared.stem,
+        max_size_bytes=max_size_bytes,
     )
+    return Done(sealed, prepared.records, prepared.folder)
 
 
-def _resolved(experiment: cases.Experiment) -> ResolvedCase:
-    case = experiment.case
-    variant = case.variants.get(experiment.variant) if experiment.variant else None
-    return ResolvedCase(
-        experiment.ref,
-        case.title,
-        variant.question if variant else case.question,
-        case.source,
-        experiment.model,
-        experiment.settings,
-        case.tolerance,
-    )
-
-
-def _json(value: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1)
+@contextlib.contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Say where the work is when sealing fails or the ground under it goes away."""
+    try:
+        yield
+    except OSError as error:
+        raise Lost(
+            f"{error.strerror or error} ({error.filename or folder})",
+            f"mend that, then `repro seal {folder}`",
+        ) from None
+    except ReproError as error:
+        if "repro seal" not in error.hint:
+            error.hint = f"{error.hint}; then `repro seal {folder}`".removeprefix("; then ")
+        raise

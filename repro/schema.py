@@ -666,13 +666,12 @@ class Privacy(Carried, frozen=True):
     policy: str
     redactions: int
     pseudonym_key_id: str
-    allowed_findings: tuple[str, ...]
 
 
 class Log(Carried, frozen=True):
-    """A log of the run; only lines of known form would be kept."""
+    """What a turn printed; only lines of known form leave the machine."""
 
-    stage: StageName
+    turn: str
     lines: int
     lines_kept: int
     file: str | None
@@ -745,6 +744,10 @@ class ResolvedCase(Carried, frozen=True):
 # --- the bundle ---------------------------------------------------------------------------------
 
 
+Sealing: TypeAlias = Literal["at_once", "later", "after_reboot", "elsewhere"]
+"""When a bundle was sealed: by the run itself, or from the work folder that it left behind."""
+
+
 class RecordEntry(Carried, frozen=True):
     """A record of the bundle; its files lie under `records/<name>/`."""
 
@@ -760,12 +763,15 @@ class Predicate(Carried, frozen=True, kw_only=True, rename="camel"):
     critical: tuple[str, ...] = ()
     kit: Kit
     created_utc: str
+    sealed: Sealing
     signer_role: Literal["reporter", "vendor"]
     records: tuple[RecordEntry, ...]
     claims: tuple[AnyClaim, ...]
     references: tuple[Reference, ...]
     parent_bundle_id: str | None
     ticket: str | None
+    allowed_findings: tuple[str, ...] = ()
+    """Ids of places that looked like secrets and were sealed on the user's word."""
 
 
 class DigestSet(Carried, frozen=True):

@@ -49,11 +49,15 @@ def trend(values: Values) -> tuple[float, float]:
     return slope * (n - 1), math.erfc(abs(z) / math.sqrt(2))
 
 
-def odd(values: Values) -> npt.NDArray[np.bool_]:
-    """Mark values farther than three interquartile ranges outside the quartiles (Tukey's "far out")."""
+def odd(values: Values, resolution: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Mark values farther than three interquartile ranges outside the quartiles (Tukey's "far out").
+
+    A range below the `resolution` of the values counts as the resolution: where most values are equal
+    only because the clock is coarse, the next step of the clock is not odd.
+    """
     sample = np.asarray(values, dtype=np.float64)
     low, high = np.percentile(sample, [25, 75])
-    reach = 3 * (high - low)
+    reach = 3 * max(high - low, resolution)
     return np.asarray((sample < low - reach) | (sample > high + reach))
 
 

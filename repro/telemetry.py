@@ -19,14 +19,14 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from repro.probes import Absent, Probe
+from repro.probes import Absent, Probe, Reading
 from repro.probes.host import Host
 from repro.proc import Child, hold_lifeline
 from repro.schema import (
@@ -42,9 +42,14 @@ from repro.schema import (
     Telemetry,
 )
 
+T = TypeVar("T")
+
 KEPT_ROWS = 20_000
 END_GRACE_S = 2.0
+CLOCK_STEP_NS = 1_000_000_000
+"""A wall clock that moved this far against the steady one was set; slewing stays far below it."""
 PROBES: dict[str, Callable[[int], Probe]] = {"host": Host}
+NAMES = tuple(PROBES)
 
 
 # --- the sampler's process ----------------------------------------------------------------------
@@ -75,28 +80,44 @@ class SamplerCost(msgspec.Struct, frozen=True):
 
 def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
     """Read `probe` at its rate until `stop`; one thread of the sampler."""
-    first = probe.read()
-    missing = {name: value for name, value in first.items() if isinstance(value, Absent)}
-    names = tuple(spec.name for spec in probe.channels if spec.name in first and spec.name not in missing)
-    opening = Opening(names, missing, tuple(probe.facts()), dict(probe.counters()))
+    error: str | None = None
+
+    def attempt(ask: Callable[[], T], otherwise: T) -> T:
+        nonlocal error
+        try:
+            return ask()
+        except Exception as failure:  # noqa: BLE001 - a probe's failure is a missed reading
+            error = f"{type(failure).__name__}: {failure}"
+            return otherwise
+
+    declared = [spec.name for spec in probe.channels]
+    # What was only missed the first time may come later: it stays open, as do all if all was missed.
+    first: Mapping[str, Reading] = attempt(probe.read, dict.fromkeys(declared, math.nan))
+    missing = {
+        name: value for name, value in first.items() if isinstance(value, Absent) and value.state != "missed"
+    }
+    names = tuple(name for name in declared if name in first and name not in missing)
+
+    def told() -> tuple[tuple[Fact, ...], dict[str, tuple[str, int]]]:
+        facts: Sequence[Fact] = attempt(probe.facts, ())
+        counters: Mapping[str, tuple[str, int]] = attempt(probe.counters, {})
+        return tuple(facts), dict(counters)
+
+    opening = Opening(names, missing, *told())
     _write(folder / f"{probe.name}.json", msgspec.json.encode(opening))
     row = struct.Struct(f"<q{len(names)}d")
     period_ns = round(1e9 / probe.rate_hz)
-    error = None
     with (folder / f"{probe.name}.rows").open("wb", buffering=0) as file:
         due = time.perf_counter_ns()
         while not stop.is_set():
             now = time.perf_counter_ns()
-            try:
-                readings = probe.read()
-            except Exception as failure:  # noqa: BLE001 - a probe's failure is a missed reading
-                readings, error = {}, f"{type(failure).__name__}: {failure}"
+            readings: Mapping[str, Reading] = attempt(probe.read, {})
             values = (readings.get(name, math.nan) for name in names)
             file.write(row.pack(now, *(math.nan if isinstance(v, Absent) else v for v in values)))
             # Late readings are not made up for: a burst would disturb more than the gap that it hides.
             due = max(due + period_ns, time.perf_counter_ns())
             stop.wait((due - time.perf_counter_ns()) / 1e9)
-    closing = Closing(tuple(probe.facts()), dict(probe.counters()), error)
+    closing = Closing(*told(), error)
     _write(folder / f"{probe.name}.end.json", msgspec.json.encode(closing))
 
 
@@ -129,7 +150,7 @@ def sample(folder: Path, watched: Iterable[Probe]) -> None:
 class Sampler:
     """The sampler's process, watching `pid` and its children; leaving the context ends it."""
 
-    def __init__(self, folder: Path, pid: int, names: Sequence[str] = tuple(PROBES)) -> None:
+    def __init__(self, folder: Path, pid: int, names: Sequence[str] = NAMES) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._names = names
@@ -145,17 +166,18 @@ class Sampler:
     def __exit__(self, *exc: object) -> None:
         self._child.end(END_GRACE_S)
 
-    def end(self, origin_ns: int) -> Recording:
-        """End the sampler and return what it recorded, with times relative to `origin_ns`."""
+    def end(self, origin_ns: int, wall_ns: int | None = None) -> Recording:
+        """End the sampler and return what it recorded, with times relative to `origin_ns`.
+
+        `wall_ns` is the wall clock at the origin; a step of it since then becomes a change of state.
+        """
         running = self._child.poll() is None
         status = self._child.end(END_GRACE_S)
-        return collect(
-            self._folder,
-            self._names,
-            (self._begin_ns, time.perf_counter_ns()),
-            origin_ns,
-            clean=running and status == 0,
-        )
+        span = (self._begin_ns, time.perf_counter_ns())
+        recording = collect(self._folder, self._names, span, origin_ns, clean=running and status == 0)
+        if wall_ns is None:
+            return recording
+        return _with_clock_step(recording, (time.time_ns() - wall_ns) - (time.perf_counter_ns() - origin_ns))
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -166,12 +188,12 @@ class Recorded(msgspec.Struct, frozen=True):
 
     def packed(self) -> bytes:
         """Return the file of the bundle: int64 times, then float64 columns, evenly thinned."""
-        count = len(self.columns[0])
-        step = max(1, math.ceil(count / KEPT_ROWS))
-        times = [int(t) for t in self.columns[0][::step]]
-        data = struct.pack(f"<{len(times)}q", *times)
+        from repro.stats import thin  # numpy would be a burden on the sampler, which imports this module
+
+        keep = thin(len(self.columns[0]), KEPT_ROWS).tolist()
+        data = struct.pack(f"<{len(keep)}q", *(int(self.columns[0][i]) for i in keep))
         for column in self.columns[1:]:
-            data += struct.pack(f"<{len(times)}d", *column[::step])
+            data += struct.pack(f"<{len(keep)}d", *(column[i] for i in keep))
         return data
 
     def change(self, name: str, phase: Phase) -> float | None:
@@ -194,9 +216,12 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 def collect(
-    folder: Path, names: Sequence[str], span: tuple[int, int], origin_ns: int, *, clean: bool
+    folder: Path, names: Sequence[str], span: tuple[int, int] | None, origin_ns: int, *, clean: bool
 ) -> Recording:
-    """Turn the sampler's files into telemetry; whatever is missing is said, never guessed."""
+    """Turn the sampler's files into telemetry; whatever is missing is said, never guessed.
+
+    `span` is when the sampler was to read; `None`: as long as it did.
+    """
     channels: list[Channel] = []
     facts: list[Fact] = []
     counters: list[Counter] = []
@@ -209,6 +234,7 @@ def collect(
         read = opening.open if opening else ()
         rows = _rows(folder / f"{name}.rows", len(read))
         columns = tuple(zip(*rows, strict=True)) if rows else ((),) * (1 + len(read))
+        due = span or (int(columns[0][0]), int(columns[0][-1])) if rows else span or (0, 0)
         times = tuple(t - origin_ns for t in columns[0])
         if rows:
             recorded[name] = Recorded(read, (times, *columns[1:]))
@@ -224,7 +250,7 @@ def collect(
             else:
                 column = 1 + read.index(spec.name)
                 coverage = _coverage(
-                    times, columns[column], probe.rate_hz, (span[0] - origin_ns, span[1] - origin_ns)
+                    times, columns[column], probe.rate_hz, (due[0] - origin_ns, due[1] - origin_ns)
                 )
                 if not coverage.n:
                     state, reason = "missed", "no reading succeeded"
@@ -260,7 +286,7 @@ def collect(
     cost = _decode(folder / "sampler.json", SamplerCost)
     sampler = SamplerSeen(
         cpu_seconds=cost.cpu_seconds if cost else None,
-        cpu_share=cost.cpu_seconds / ((span[1] - span[0]) / 1e9) if cost else None,
+        cpu_share=cost.cpu_seconds / ((span[1] - span[0]) / 1e9) if cost and span else None,
         pinned_to=None,
         ended="ok" if clean else "early",
     )
@@ -268,7 +294,14 @@ def collect(
     return Recording(telemetry, recorded)
 
 
-T = TypeVar("T")
+def _with_clock_step(recording: Recording, step_ns: int) -> Recording:
+    """Add a step of the wall clock, where there was one: stamps of files and logs can't be trusted then."""
+    if abs(step_ns) < CLOCK_STEP_NS:
+        return recording
+    change = StateChange("host", "wall_clock", "steady", f"set by {step_ns / 1e9:+.1f} s")
+    told = recording.telemetry
+    told = msgspec.structs.replace(told, state_changed=(*told.state_changed, change))
+    return msgspec.structs.replace(recording, telemetry=told)
 
 
 def _decode(path: Path, kind: type[T]) -> T | None:

@@ -8,7 +8,6 @@ one JSON line of progress per event and loads no runtime itself, so nothing else
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import subprocess
 import sys
@@ -21,12 +20,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from repro import backends, measure
-from repro.errors import signature
-from repro.probes.host import usable_cores
 from repro.proc import Child, hold_lifeline, signal_name
-from repro.records import Taken, assemble
-from repro.schema import CutShort, ErrorSeen, Job, Record, Stage, StageName, Turn
-from repro.telemetry import Recording, Sampler
+from repro.records import Sitting, Taken, assemble, ended_early, write
+from repro.schema import CutShort, Job, Record, StageName, Turn
+from repro.telemetry import Sampler
 from repro.turn import Result, Task, read_stages
 
 POLL_S = 0.1
@@ -48,13 +45,12 @@ Tell = Callable[[Progress], None]
 
 
 class Session(NamedTuple):
-    """A sitting on one board: the job, its folders, its clock's origin, and who is told of progress."""
+    """A job being carried out: its folders, the sitting it belongs to, and who is told of progress."""
 
     job: Job
     job_folder: Path
     out: Path
-    threads: int
-    origin_ns: int
+    sitting: Sitting
     tell: Tell
 
     def progress(self, turn: Turn, phase: StageName | Literal["records"], left_s: float | None) -> None:
@@ -75,9 +71,9 @@ class Session(NamedTuple):
 
 def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...]:
     """Carry out `job`; return its records, also written under `out`."""
-    started = datetime.datetime.now(datetime.timezone.utc)
-    threads = job.threads or max(1, usable_cores() - 1)
-    session = Session(job, job_folder, out, threads, measure.now_ns(), tell)
+    sitting = Sitting.begin(job)
+    sitting.write(out)
+    session = Session(job, job_folder, out, sitting, tell)
     order = measure.order(
         [subject.record_name for subject in job.subjects],
         job.protocol,
@@ -88,14 +84,12 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
         taken, cut = take_turns(session, order)
         session.progress(taken[-1].turn, "records", 0.0)
         ending_ns = measure.now_ns()
-        recording = sampler.end(session.origin_ns)
+        recording = sampler.end(sitting.origin_ns, sitting.wall_ns)
     overhead = {
         "processes": sum(entry.overhead_ns for entry in taken),
         "end_sampler": measure.now_ns() - ending_ns,
     }
-    records = tuple(
-        assemble(job, subject, taken, cut, recording, threads, started, overhead) for subject in job.subjects
-    )
+    records = assemble(job, sitting, taken, cut, recording, overhead)
     write(records, taken, recording, out)
     return records
 
@@ -139,11 +133,11 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         subject=subject,
         model_path=str(session.job_folder / subject.model_file),
         backend=job.backend,
-        threads=session.threads,
+        threads=session.sitting.threads,
         seed=job.seed,
         protocol=job.protocol,
         process=index,
-        origin_ns=session.origin_ns,
+        origin_ns=session.sitting.origin_ns,
     )
     (folder / "turn.json").write_bytes(msgspec.json.encode(task))
     oom_kills = _oom_kills()
@@ -154,8 +148,9 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         status = child.end(grace_s=0.0) if late else child.wait()
     result = Result.read(folder)
     if result is None:
-        oom = _oom_kills() > oom_kills
-        result = _ended_early(folder, late, status or 0, measure.now_ns() - session.origin_ns, oom=oom)
+        code, signal, message = _why(late, status or 0, oom=_oom_kills() > oom_kills)
+        now_ns = measure.now_ns() - session.sitting.origin_ns
+        result = ended_early(folder, code, signal, message, now_ns)
     return Taken(turn, folder, result, measure.now_ns() - begin_ns)
 
 
@@ -177,24 +172,16 @@ def _watch(session: Session, child: Child, turn: Turn, folder: Path, left_s: flo
     return None
 
 
-def _ended_early(folder: Path, late: str | None, status: int, now_ns: int, *, oom: bool) -> Result:
-    """Return what a turn found out before it was ended: by us, by the kernel, or by its own fault."""
-    stages = read_stages(folder)
-    current: StageName = stages[-1].name if stages else "prepare"
+def _why(late: str | None, status: int, *, oom: bool) -> tuple[str, str | None, str]:
+    """Return code, signal and message for a turn that ended without a result."""
     signal = None if late else signal_name(status)
     if late:
-        code, message = "timeout", late
-    elif oom:
-        code, message = "out_of_memory", "the kernel ended the process: out of memory"
-    elif signal:
-        code, message = "crash", f"the process was ended by {signal}"
-    else:
-        code, message = "exit", f"the process ended with status {status} and without a result"
-    error = ErrorSeen(current, code, signal, message, signature(current, signal or code, message))
-    start_ns = next((stage.start_ns for stage in stages if stage.name == current), None)
-    ended = [stage for stage in stages if stage.end_ns is not None]
-    found = Result.read(folder, "found.json") or Result(stages=())
-    return msgspec.structs.replace(found, stages=(*ended, Stage(current, "failed", start_ns, now_ns, error)))
+        return "timeout", None, late
+    if oom:
+        return "out_of_memory", signal, "the kernel ended the process: out of memory"
+    if signal:
+        return "crash", signal, f"the process was ended by {signal}"
+    return "exit", None, f"the process ended with status {status} and without a result"
 
 
 def _oom_kills() -> int:
@@ -204,20 +191,6 @@ def _oom_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
-
-
-def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recording, out: Path) -> None:
-    """Write the records with their samples, and the telemetry that they share."""
-    for record in records:
-        folder = out / "records" / record.record_name
-        (folder / "samples").mkdir(parents=True)
-        for entry in taken:
-            if entry.turn.subject == record.record_name and entry.result.run:
-                (entry.folder / "samples.bin").replace(folder / "samples" / f"{entry.run_id}.bin")
-        (folder / "record.json").write_bytes(msgspec.json.encode(record))
-    (out / "telemetry").mkdir()
-    for name, recorded in recording.probes.items():
-        (out / "telemetry" / f"{name}.bin").write_bytes(recorded.packed())
 
 
 def main(job_folder: Path, out: Path) -> None:

@@ -206,6 +206,7 @@ def make_predicate(*records: Record, **changes: Any) -> Predicate:
     predicate = Predicate(
         kit=Kit("0.0.0", "0" * 64),
         created_utc="2026-01-01T00:00:00Z",
+        sealed="at_once",
         signer_role="reporter",
         records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in records),
         claims=(),

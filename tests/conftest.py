@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ONNX_117 = ROOT / ".venv" / "onnx-1.17"
 
+
 def _runs(*argv: str) -> bool:
     try:
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
@@ -34,6 +35,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "onnx-1.17": ONNX_117.is_dir,
     "linux": lambda: os.path.isdir("/proc/self"),
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
+    "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
 }
@@ -58,5 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test keys and signers of its own; return the kit's config folder."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("TRT_REPRO_LOCK", str(tmp_path / "lock"))
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path / "config" / "trt-repro"

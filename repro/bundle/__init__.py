@@ -15,7 +15,8 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,7 @@ MAX_SIZE_BYTES = 20 * 2**20
 """Default limit of a bundle: trackers refuse attachments above 25 MB."""
 SUFFIXES = (".json", ".bin", ".onnx", ".txt")
 """Nothing that runs: no engine, shared object, pickle or script is ever packed or accepted."""
+_MAX_THREADS = 4
 
 README = """\
 A signed bundle of trt-repro: a TensorRT experiment, what it measured, and the state of the machine.
@@ -36,13 +38,25 @@ A signed bundle of trt-repro: a TensorRT experiment, what it measured, and the s
 With the kit:       repro show FILE; repro verify FILE
 With stock tools, in the folder where you unpacked it:
 
-ssh-keygen -Y check-novalidate -n trt-repro-bundle@v1 \\
-  -s META/sig/reporter.sshsig < META/statement.json
-python3 -c "import json; [print(s['digest']['sha256'] + '  ' + s['name'])
+{signature}python3 -I -c "import json; [print(s['digest']['sha256'] + '  ' + s['name'])
   for s in json.load(open('META/statement.json'))['subject']]" | sha256sum -c --strict -
 
-The signature says which key made this file, not that its numbers are right.
+What these lines don't list is no part of the bundle. {means}
 """
+_README_SIGNED = """\
+ssh-keygen -Y check-novalidate -n trt-repro-bundle@v1 \\
+  -s META/sig/{role}.sshsig < META/statement.json
+
+or, when your file ALLOWED_SIGNERS has the key of PRINCIPAL,
+
+ssh-keygen -Y verify -f ALLOWED_SIGNERS -I PRINCIPAL -n trt-repro-bundle@v1 \\
+  -s META/sig/{role}.sshsig < META/statement.json
+
+and then
+
+"""
+_README_MEANS = "The signature says which\nkey made this file, not that its numbers are right."
+_README_UNSIGNED = "Nobody signed it:\nanybody could have changed it."
 
 
 class Sealed(NamedTuple):
@@ -70,14 +84,18 @@ class Inspection(msgspec.Struct, frozen=True):
     signer: Finding
     time: Finding
     contents: Finding
+    principals: tuple[str, ...] = ()
+    """Names that the reader's `allowed_signers` gives the signer; none unless the signer is own or known."""
 
     def code(self, require_signer: str | None = None) -> ExitCode:
         """Return the exit code; with `require_signer`, only that principal is good enough."""
         if self.container.state != "well_formed" or self.files.state != "match":
             return ExitCode.NEGATIVE
-        if self.signature.state == "bad" or self.signer.state in ("revoked", "expired"):
+        if self.signature.state == "bad" or self.contents.state == "refused":
             return ExitCode.NEGATIVE
-        if require_signer is not None and self.signer.text.split(" ")[0] != require_signer:
+        if self.signer.state in ("revoked", "expired"):
+            return ExitCode.NEGATIVE
+        if require_signer is not None and require_signer not in self.principals:
             return ExitCode.NEGATIVE
         if self.signature.state == "none":
             return ExitCode.DOES_NOT_APPLY
@@ -98,6 +116,20 @@ class Bundle(NamedTuple):
 # --- sealing ------------------------------------------------------------------------------------
 
 
+def unsigned(files: Mapping[str, bytes], predicate: Predicate, *, signed: bool = True) -> dict[str, bytes]:
+    """Return all members of a bundle but its signature; `signed` says whether there will be one."""
+    members = {"README.txt": _readme(predicate.signer_role if signed else None), **files}
+    try:
+        _layout(members)
+        if misplaced := [name for name in members if name.startswith("META/")]:
+            raise Refused(f"{misplaced[0]!r} has no place under META")
+    except Refused as error:
+        raise ReproError(error.what, "this is a fault of the kit; please report it") from None
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    members[statement.NAME] = statement.make(digests, predicate)
+    return members
+
+
 def seal(
     files: Mapping[str, bytes],
     predicate: Predicate,
@@ -109,17 +141,16 @@ def seal(
 ) -> Sealed:
     """Write `files` and the signed statement about them; `key` `None` leaves it unsigned.
 
-    `target` is the bundle's file, or a folder in which it is named `<stem>_<short id>.zip`. The file
+    `target` is the bundle's file `….zip`, or a folder in which it is named `<stem>_<short id>.zip`. The file
     appears complete or not at all.
     """
-    members = {"README.txt": README.encode(), **files}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-    text = statement.make(digests, predicate)
-    members[statement.NAME] = text
+    members = unsigned(files, predicate, signed=key is not None)
+    text = members[statement.NAME]
     if key is not None:
         members[f"{statement.SIGNATURES}{predicate.signer_role}.sshsig"] = sign.sign(text, key)
     identity = statement.bundle_id(text)
-    path = target / f"{stem}_{identity[:8]}.zip" if target.is_dir() else target
+    # By name, not by what is there: a folder that vanished must not become a file.
+    path = target if target.suffix == ".zip" else target / f"{stem}_{identity[:8]}.zip"
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
@@ -144,13 +175,23 @@ def seal(
     return Sealed(path, identity, size)
 
 
+def _readme(role: str | None) -> bytes:
+    """Return the bundle's README; `role` is the signer's, `None` for an unsigned bundle."""
+    if role is None:
+        return README.format(signature="", means=_README_UNSIGNED).encode()
+    return README.format(signature=_README_SIGNED.format(role=role), means=_README_MEANS).encode()
+
+
 def _sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` outlast a crash, where the file system can do that."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        # The file stands there whole by now; some network file systems can't sync a folder.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -167,10 +208,18 @@ class _Progress:
         self.bundle_id: str | None = None
         self.container = self.files = self.signature = self.signer = self.time = pending
         self.contents = _NOT_JUDGED
+        self.principals: tuple[str, ...] = ()
 
     def done(self) -> Inspection:
         return Inspection(
-            self.bundle_id, self.container, self.files, self.signature, self.signer, self.time, self.contents
+            self.bundle_id,
+            self.container,
+            self.files,
+            self.signature,
+            self.signer,
+            self.time,
+            self.contents,
+            self.principals,
         )
 
 
@@ -196,9 +245,9 @@ def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
         # (1) The container, every byte of it.
         try:
             zipped = stack.enter_context(archive.opened(path))
-            text = zipped.read(statement.NAME) if statement.NAME in zipped.names else None
-            if text is None:
+            if statement.NAME not in zipped.names:
                 raise Refused(f"it holds no {statement.NAME}; it is no bundle of this kit")
+            text = zipped.read(statement.NAME)
             signatures = _layout(zipped.names)
         except Refused as error:
             seen.container = Finding("refused", f"REFUSED: {error.what}")
@@ -214,22 +263,19 @@ def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
         seen.time = Finding(
             "claimed", f"{_shown_time(told.predicate.created_utc)}, the {_role(told)}'s claim"
         )
-        _check_signatures(
-            text, {role: zipped.read(name) for role, name in signatures.items()}, told, signers, seen
-        )
+        _check_signatures(zipped, text, signatures, told, signers, seen)
         # (3) The set of files, (4) their digests.
-        contents = _check_files(zipped, told, seen)
+        _check_files(zipped, told, seen)
         # (5) Only now what is in them.
         try:
-            records, cases = _records(told, contents)
+            records, cases = _records(zipped, told)
         except Refused as error:
             seen.contents = Finding("refused", f"REFUSED: {error.what}")
-            seen.container = Finding("refused", f"REFUSED: {error.what}")
             raise
     return Bundle(path, seen.bundle_id, told, records, cases, seen.done())
 
 
-def _layout(names: tuple[str, ...]) -> dict[str, str]:
+def _layout(names: Iterable[str]) -> dict[str, str]:
     """Return the signature files by role; raise `Refused` for a name that has no place in a bundle."""
     signatures = {}
     for name in names:
@@ -244,22 +290,33 @@ def _layout(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_signatures(
-    text: bytes, signatures: dict[str, bytes], told: Statement, signers: Path | None, seen: _Progress
+    zipped: archive.Archive,
+    text: bytes,
+    signatures: dict[str, str],
+    told: Statement,
+    signers: Path | None,
+    seen: _Progress,
 ) -> None:
+    """Check every signature; the one of the statement's signer, where there is one, names the signer."""
     if not signatures:
         seen.signature = Finding("none", "NONE")
         seen.signer = Finding("none", "nobody signed this")
         return
-    for role, blob in signatures.items():
-        try:
-            made = sign.check(text, blob)
-        except Refused as error:
-            seen.signature = Finding("bad", f"BAD: {error.what}")
-            seen.signer = Finding("not_reached", "not examined")
-            raise
-        if role == told.predicate.signer_role or seen.signature.state == "not_reached":
-            seen.signature = Finding("good", f"made with key {made.fingerprint} ({made.key_type})")
-            seen.signer = _signer(sign.who(text, blob, told.predicate.created_utc, signers))
+    found: dict[str, tuple[bytes, sign.Signature]] = {}
+    try:
+        for role, name in signatures.items():
+            if zipped.size(name) > sign.MAX_SIGNATURE_BYTES:
+                raise Refused(f"{name} has {zipped.size(name)} bytes; {sign.MAX_SIGNATURE_BYTES} are allowed")
+            blob = zipped.read(name)
+            found[role] = blob, sign.check(text, blob)
+    except Refused as error:
+        seen.signature = Finding("bad", f"BAD: {error.what}")
+        raise
+    blob, made = found.get(_role(told)) or next(iter(found.values()))
+    seen.signature = Finding("good", f"made with key {made.fingerprint} ({made.key_type})")
+    signer = sign.who(text, blob, told.predicate.created_utc, signers)
+    seen.signer = _signer(signer)
+    seen.principals = signer.principals
 
 
 def _signer(signer: sign.Signer) -> Finding:
@@ -274,7 +331,7 @@ def _signer(signer: sign.Signer) -> Finding:
     return Finding(signer.state, texts[signer.state])
 
 
-def _check_files(zipped: archive.Archive, told: Statement, seen: _Progress) -> dict[str, bytes]:
+def _check_files(zipped: archive.Archive, told: Statement, seen: _Progress) -> None:
     listed = {item.name: item.digest.sha256 for item in told.subject}
     present = {name for name in zipped.names if not name.startswith("META/")}
     problems = []
@@ -284,48 +341,64 @@ def _check_files(zipped: archive.Archive, told: Statement, seen: _Progress) -> d
         problems.append("MISSING: " + _some(missing))
     if extra := sorted(present - set(listed)):
         problems.append("EXTRA: " + _some(extra))
-    contents: dict[str, bytes] = {}
-    changed = []
-    for name in sorted(present & set(listed)):
-        try:
-            data = zipped.read(name)
-        except Refused:
-            changed.append(name)
-            continue
-        if hashlib.sha256(data).hexdigest() != listed[name]:
-            changed.append(name)
-        elif name.endswith(".json"):
-            contents[name] = data
-    if changed:
+    digests = _digests(zipped, present & set(listed))
+    if changed := sorted(name for name, digest in digests.items() if digest != listed[name]):
         problems.append("CHANGED: " + _some(changed))
     if problems:
         seen.files = Finding("differ", "; ".join(problems))
         raise Refused(f"its files are not what its statement lists ({'; '.join(problems)})")
     seen.files = Finding("match", f"{len(listed)} of {len(listed)} match the statement")
-    return contents
+
+
+def _digests(zipped: archive.Archive, names: Iterable[str]) -> dict[str, str | None]:
+    """Return the members' digests; `None` for one that isn't what its header says."""
+
+    def digest(name: str) -> str | None:
+        try:
+            return zipped.sha256(name)
+        except Refused:
+            return None
+
+    # Unpacking and hashing let other threads run; the longest first, so that all end together.
+    longest_first = sorted(names, key=zipped.size, reverse=True)
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        return dict(zip(longest_first, pool.map(digest, longest_first), strict=True))
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """Return the first few names as text; a statement can list any, even such that move a cursor."""
+    shown = [name if archive.name_problem(name) is None else ascii(name[:80]) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _records(
-    told: Statement, contents: Mapping[str, bytes]
-) -> tuple[dict[str, Record], dict[str, ResolvedCase]]:
-    records, cases = {}, {}
+def _records(zipped: archive.Archive, told: Statement) -> tuple[dict[str, Record], dict[str, ResolvedCase]]:
+    listed = {item.name: item.digest.sha256 for item in told.subject}
+    records: dict[str, Record] = {}
+    cases: dict[str, ResolvedCase] = {}
+
+    def content(name: str, of: str) -> bytes:
+        if name not in listed:
+            raise Refused(f"it lists the record {of} without its {name.rpartition('/')[2]}")
+        if zipped.size(name) > statement.MAX_JSON_BYTES:
+            raise Refused(f"{name} has {zipped.size(name)} bytes; {statement.MAX_JSON_BYTES} are allowed")
+        data = zipped.read(name)
+        # Read a second time rather than held since the first; so it is checked a second time, too.
+        if hashlib.sha256(data).hexdigest() != listed[name]:
+            raise Refused(f"{name} changed while it was read")
+        return data
+
     for entry in told.predicate.records:
-        files = {
-            kind: f"records/{entry.name}/{name}"
-            for kind, name in (("record", "record.json"), ("case", "case/case.json"))
-        }
-        for name in files.values():
-            if name not in contents:
-                raise Refused(f"it lists the record {entry.name!r} without {name}")
-        record = statement.decode(files["record"], contents[files["record"]], Record)
+        shown = ascii(entry.name[:80])
+        if entry.name in records:
+            raise Refused(f"it lists the record {shown} twice")
+        home = f"records/{entry.name}"
+        data = content(f"{home}/record.json", shown)
+        record = statement.decode(f"{home}/record.json", data, Record)
         if (record.record_name, record.status, record.role) != (entry.name, entry.status, entry.role):
-            raise Refused(f"the record {entry.name!r} is not as the statement says")
+            raise Refused(f"the record {shown} is not as the statement says")
         records[entry.name] = record
-        cases[entry.name] = statement.decode(files["case"], contents[files["case"]], ResolvedCase)
+        data = content(f"{home}/case/case.json", shown)
+        cases[entry.name] = statement.decode(f"{home}/case/case.json", data, ResolvedCase)
     return records, cases
 
 
@@ -334,5 +407,5 @@ def _role(told: Statement) -> str:
 
 
 def _shown_time(utc: str) -> str:
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ", utc)
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ", utc, re.ASCII)
     return f"{match[1]} {match[2]} UTC" if match else "not a time"

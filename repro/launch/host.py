@@ -9,25 +9,28 @@ from pathlib import Path
 
 import msgspec
 
-from repro.errors import Interrupted, Lost
+from repro.errors import Interrupted
 from repro.proc import Child, signal_name
 from repro.worker import Progress
 
 
-def launch(job_folder: Path, out: Path, tell: Callable[[Progress], None]) -> None:
-    """Run the worker on `job_folder` until its records lie under `out`, passing on its progress."""
+def launch(job_folder: Path, out: Path, tell: Callable[[Progress], None]) -> str | None:
+    """Run the worker on `job_folder`, passing on its progress, until its records lie under `out`.
+
+    Returns `None`, or how the worker ended before it had written them.
+    """
     out.mkdir()
-    log = out / "worker.log"
     argv = [sys.executable, "-m", "repro.worker", str(job_folder), str(out)]
     try:
-        with log.open("wb") as errors, Child(argv, stdout=Child.PIPE, stderr=errors) as worker:
+        with (
+            (out / "worker.log").open("wb") as errors,
+            Child(argv, stdout=Child.PIPE, stderr=errors) as worker,
+        ):
             for line in worker.lines():
                 # A line that isn't progress is noise of the interpreter; the log is elsewhere.
                 with contextlib.suppress(msgspec.DecodeError):
                     tell(msgspec.json.decode(line, type=Progress))
             status = worker.wait()
     except KeyboardInterrupt:
-        raise Interrupted("interrupted", f"what was measured so far is in {out.parent}") from None
-    if status:
-        how = signal_name(status) or f"status {status}"
-        raise Lost(f"the worker ended with {how}", f"what it left lies in {out}; its words in {log}")
+        raise Interrupted("interrupted", f"`repro seal {out.parent}` keeps what was measured") from None
+    return f"the worker was ended by {signal_name(status) or f'status {status}'}" if status else None

@@ -10,7 +10,7 @@ import msgspec
 
 from repro import stats
 from repro.bundle import Bundle
-from repro.report.text import milliseconds, quantity, safe
+from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
@@ -84,8 +84,13 @@ def key_figure(record: Record) -> KeyFigure | None:
     if not builds:
         return None
     interval = stats.mean_interval(builds)
-    low, high = (math.exp(interval[0]), math.exp(interval[1])) if interval else (None, None)
-    return KeyFigure(math.exp(sum(builds) / len(builds)), low, high, len(builds))
+    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
+    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
+
+
+def _exp(value: float) -> float:
+    """Return e^`value`, for whatever number somebody else's record holds."""
+    return math.exp(min(value, 700.0))
 
 
 def report(bundle: Bundle) -> Report:
@@ -101,6 +106,7 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     record = next(iter(bundle.records.values()))
     others = len(bundle.records) - 1
     claims = bundle.statement.predicate.claims
+    more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
     more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
     rows = [
         ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
@@ -110,7 +116,7 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
         ),
         ("Board", _board(record)),
         ("Release", _release(record)),
-        ("Time", _time(record) + (f"; +{others} more records" if others else "")),
+        ("Time", _cut(safe(_time(record)), len(more_records)) + more_records),
         ("Protocol", _protocol(record)),
         ("Output", _output(record)),
     ]
@@ -121,7 +127,7 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     left = len(flags) - len(shown)
     for i, (_, text) in enumerate(shown):
         more = f" (+{left} more)" if left and i == len(shown) - 1 else ""
-        rows.append(("Red flags" if i == 0 else "", _cut(text, len(more)) + more))
+        rows.append(("Red flags" if i == 0 else "", _cut(safe(text), len(more)) + more))
     if not flags:
         rows.append(("Red flags", "none"))
     rows += [
@@ -133,8 +139,7 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
 
 
 def _cut(text: str, reserve: int = 0) -> str:
-    room = CARD_COLUMNS - LABEL_COLUMNS - reserve
-    return text if len(text) <= room else text[: room - 1] + "…"
+    return cut(text, CARD_COLUMNS - LABEL_COLUMNS - reserve)
 
 
 def _label(record: Record) -> str:
@@ -156,13 +161,16 @@ def claim_text(claim: AnyClaim) -> str:
         return f"the output of {claim.record} is off by {claim.norm_error:.2g}"
     if isinstance(claim, StatedEfficiency):
         sparse = ", sparse peak" if claim.peak_is_sparse else ""
-        return f"{claim.record}: stated {claim.percent:g} %, own figures {efficiency(claim):.2f} %{sparse}"
+        own = efficiency(claim)
+        shown = "none" if own is None else f"{own:.2f} %"
+        return f"{claim.record}: stated {claim.percent:g} %, own figures {shown}{sparse}"
     raise TypeError(claim)
 
 
-def efficiency(claim: StatedEfficiency) -> float:
-    """Return flop / (peak × time) in percent, from the claim's own figures."""
-    return 100 * claim.flop / (claim.peak_flops * claim.time_ms / 1e3)
+def efficiency(claim: StatedEfficiency) -> float | None:
+    """Return flop / (peak × time) in percent, from the claim's own figures; `None` where they give none."""
+    roof = claim.peak_flops * claim.time_ms / 1e3
+    return 100 * claim.flop / roof if roof > 0 else None
 
 
 def _board(record: Record) -> str:

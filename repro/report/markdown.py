@@ -6,7 +6,8 @@ import re
 
 from repro.report.content import Report
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-])")
+# The dot after www alone makes a link on GitHub.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-]|(?<=www)\.)", re.IGNORECASE)
 
 
 def escape(text: str) -> str:

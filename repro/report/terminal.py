@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.bundle import Inspection
+from repro.doctor import Line
 from repro.report.content import LABEL_COLUMNS, Report, Row
 from repro.report.text import seconds
 from repro.worker import Progress
@@ -58,6 +60,17 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
         console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
 
 
+def show_lines(console: Console, lines: Sequence[Line]) -> None:
+    """Print the doctor's findings, each with its remedy."""
+    colours = {"ok": "green", "warn": "yellow", "red": "bold red"}
+    for line in lines:
+        text = Text(f"{line.state:<5}", style=colours[line.state])
+        text.append(f"{line.about:<12}{line.text}", style="default")
+        if line.remedy:
+            text.append(f"; {line.remedy}", style="default")
+        console.print(text, soft_wrap=True)
+
+
 class Watcher:
     """Shows progress: one line that is redrawn on a terminal, one line per step elsewhere."""
 
@@ -80,6 +93,10 @@ class Watcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Draw no more, so that somebody else may print."""
         if self._live:
             self._live.stop()
 

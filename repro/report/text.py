@@ -17,11 +17,31 @@ def safe(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def columns(text: str) -> int:
+    """Return the columns of a terminal that `text` takes: wide characters take two."""
+    return sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+
+
+def cut(text: str, room: int) -> str:
+    """Return `text`, shortened to `room` columns where it is longer."""
+    if columns(text) <= room:
+        return text
+    kept = ""
+    for char in text:
+        if columns(kept + char) > room - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
 def milliseconds(value_ns: float) -> str:
     """Return a duration in ms with four significant digits."""
     value = value_ns / 1e6
-    decimals = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
-    return f"{value:.{decimals}f}"
+    if not 0 < value < math.inf:
+        return f"{value:.0f}"
+    # The exponent after rounding: 9.9996 is 10.00.
+    exponent = int(f"{value:.3e}".partition("e")[2])
+    return f"{value:.{max(0, 3 - exponent)}f}"
 
 
 def seconds(value: float) -> str:

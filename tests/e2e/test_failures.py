@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -23,11 +24,9 @@ def processes_of(folder: Path) -> list[int]:
     """Return the processes that have the test's folder on their command line."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with contextlib.suppress(OSError):
             if str(folder).encode() in path.read_bytes():
                 found.append(int(path.parent.name))
-        except OSError:
-            continue
     return found
 
 

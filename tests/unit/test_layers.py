@@ -15,10 +15,10 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.markdown report.content report.text report
-run launch.host launch worker records turn telemetry probes.host probes
+report.terminal report.markdown report.content report.preview report.text report
+run doctor gather plan launch.host launch.lock launch worker records turn telemetry probes.host probes
 devices releases backends.onnxruntime backends
-bundle bundle.privacy bundle.statement bundle.sign bundle.archive
+bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
 claims cases lowering check models measure stats proc
 schemas.__main__ schemas schema errors __init__
 """.split()

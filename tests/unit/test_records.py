@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from repro import records
@@ -18,6 +20,21 @@ def test_a_stage_failed_where_any_turn_failed_in_it() -> None:
     assert (merged["prepare"].status, merged["prepare"].start_ns, merged["prepare"].end_ns) == ("ok", 0, 6)
     assert (merged["check"].status, merged["check"].error) == ("failed", error)
     assert merged["run"].status == "not_reached"
+
+
+def test_what_a_turn_found_before_it_was_ended_is_kept(tmp_path: Path) -> None:
+    begun = Stage("prepare", "ok", 0, 1, None), Stage("build", "ok", 2, None, None)
+    (tmp_path / "stages.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, begun)))
+    Result(stages=(), provider="somebody").write(tmp_path, "found.json")
+    result = records.ended_early(tmp_path, "crash", "SIGSEGV", "the process was ended", 9)
+    assert result.provider == "somebody"
+    assert [(s.name, s.status, s.start_ns, s.end_ns) for s in result.stages] == [
+        ("prepare", "ok", 0, 1),
+        ("build", "failed", 2, 9),
+    ]
+    error = result.stages[-1].error
+    assert error is not None
+    assert (error.stage, error.code, error.signal) == ("build", "crash", "SIGSEGV")
 
 
 def test_missing_names_each_gap_once_with_a_reason() -> None:

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from repro import run
-from repro.errors import ReproError, Unavailable, UsageError
+from repro.bundle import sign
+from repro.errors import ReproError
+from repro.plan import Request
 
 CASES = Path(__file__).parents[1] / "e2e" / "cases"
 
 
-def request(case: str = "tiny", **changes: object) -> run.Request:
-    return run.Request(case=case, cases_folder=CASES, **changes)  # type: ignore[arg-type]
-
-
-def test_a_plan_holds_all_that_the_worker_needs() -> None:
-    job, experiments = run.plan(request("tiny:base,wide"))
-    assert [subject.record_name for subject in job.subjects] == list(experiments)
-    base, wide = job.subjects
-    assert base.record_name.startswith("base-ort-")
-    assert wide.case.variant == "wide"
-    assert base.planned["precision"] == "fp32"
-    assert "sparsity" in base.inapplicable
-    assert job.protocol.name == "brief"
-
-
-def test_the_job_folder_is_complete(tmp_path: Path) -> None:
-    job, experiments = run.plan(request())
-    run.write_job(job, experiments, tmp_path / "job")
-    (subject,) = job.subjects
-    assert (tmp_path / "job" / subject.model_file).read_bytes() == experiments[subject.record_name].onnx[
-        "fp32"
-    ]
-    assert (tmp_path / "job" / "job.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [('precision = "int8"', "has no int8"), ('io_layout = "hwc8"', "not hwc8")],
-)
-def test_what_the_backend_lacks_is_said_before_anything_runs(
-    tmp_path: Path, settings: str, words: str
-) -> None:
-    text = (CASES / "tiny" / "case.toml").read_text()
-    key = settings.split(" ")[0]
-    lines = [settings if line.startswith(f"{key} =") else line for line in text.splitlines()]
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "case.toml").write_text("\n".join(lines))
-    with pytest.raises(Unavailable, match=words):
-        run.plan(run.Request(case="tiny", cases_folder=tmp_path))
+def request(case: str = "tiny", **changes: object) -> Request:
+    return Request(case=case, cases_folder=CASES, **changes)  # type: ignore[arg-type]
 
 
 def test_an_output_that_can_not_be_written_is_noticed_first(tmp_path: Path) -> None:
@@ -59,11 +25,14 @@ def test_an_output_that_can_not_be_written_is_noticed_first(tmp_path: Path) -> N
         run.output_place(request(output=tmp_path / "file" / "folder"))
 
 
-def test_a_variant_named_twice_is_refused() -> None:
-    with pytest.raises(UsageError, match="twice"):
-        run.plan(request("tiny:wide,wide"))
-
-
-def test_the_kit_knows_its_own_source() -> None:
-    assert run.kit() == run.kit()
-    assert len(run.kit().tree_sha256) == 64
+@pytest.mark.needs("ssh-keygen", "linux")
+def test_a_signing_tool_that_hangs_is_noticed_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "ssh-keygen"
+    tool.write_text("#!/bin/sh\nexec sleep 600\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sign, "TIMEOUT_S", 0.2)
+    with pytest.raises(ReproError, match="did not answer within"):
+        run.signing_key(request())

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from repro import measure, worker
-from repro.records import Taken
+from repro.records import Sitting, Taken
 from repro.schema import Job, Kit, Place, Protocol, Stage, Turn
 from repro.turn import Result
 from tests.unit.test_turn import task
@@ -32,7 +32,7 @@ def make_session(folder: Path, **protocol: Any) -> worker.Session:
         place=Place("host"),
         subjects=(task(folder).subject,),
     )
-    return worker.Session(job, folder, folder / "out", 1, measure.now_ns(), lambda event: None)
+    return worker.Session(job, folder, folder / "out", Sitting.begin(job), lambda event: None)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,6 @@ def test_a_failed_subject_takes_no_more_turns(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_every_early_end_is_told_apart(
-    tmp_path: Path, late: str | None, status: int, oom: bool, code: str, signal: str | None
+    late: str | None, status: int, oom: bool, code: str, signal: str | None
 ) -> None:
-    begun = Stage("prepare", "ok", 0, 1, None), Stage("build", "ok", 2, None, None)
-    lines = b"\n".join(msgspec.json.encode(stage) for stage in begun)
-    (tmp_path / "stages.jsonl").write_bytes(lines)
-    result = worker._ended_early(tmp_path, late, status, 9, oom=oom)
-    assert [stage.name for stage in result.stages] == ["prepare", "build"]
-    error = result.stages[-1].error
-    assert error is not None
-    assert (error.stage, error.code, error.signal) == ("build", code, signal)
-    assert (result.stages[-1].start_ns, result.stages[-1].end_ns) == (2, 9)
+    assert worker._why(late, status, oom=oom)[:2] == (code, signal)

@@ -1,0 +1,122 @@
+"""From a work folder to a bundle to be: records made fit to publish, with everything behind them.
+
+A work folder holds all that this needs, so that a run which could not seal is not lost: its records are
+made from what its worker had written down.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from repro import backends, bundle, records
+from repro.bundle import leaks, privacy
+from repro.bundle.logs import keep
+from repro.claims import derived
+from repro.plan import Said, kit, read_job, to_json
+from repro.probes.host import boot_id
+from repro.schema import Job, Log, Predicate, Record, RecordEntry, Sealing
+
+
+class Prepared(NamedTuple):
+    """A bundle to be: everything but its signature."""
+
+    folder: Path
+    stem: str
+    files: dict[str, bytes]
+    predicate: Predicate
+    records: tuple[Record, ...]
+    redactions: int
+    hits: tuple[leaks.Hit, ...]
+    """What looks like a secret and was not allowed by name."""
+
+    def listed(self) -> dict[str, bytes]:
+        """Return everything that would leave the machine, as far as it stands before signing."""
+        return bundle.unsigned(self.files, self.predicate)
+
+
+def prepare(
+    folder: Path, lost: str | None, allowed: tuple[str, ...] = (), *, at_once: bool = True
+) -> Prepared:
+    """Gather the files of a bundle from a work folder, made fit to publish and looked through for secrets."""
+    begin = time.perf_counter_ns()
+    job, said = read_job(folder / "job")
+    out = folder / "out"
+    gathered = gather(job, out, lost, failed=at_once)
+    found, files, redactions = publish(job, gathered, out)
+    files |= {f"telemetry/{path.name}": path.read_bytes() for path in sorted((out / "telemetry").iterdir())}
+    for record in found:
+        home = f"records/{record.record_name}"
+        for part in (folder / "job" / home / "case", out / home / "samples"):
+            files |= {f"{home}/{part.name}/{path.name}": path.read_bytes() for path in sorted(part.iterdir())}
+        spent = {**record.overhead_ns, "gather": time.perf_counter_ns() - begin}
+        files[f"{home}/record.json"] = to_json(msgspec.structs.replace(record, overhead_ns=spent))
+    created = datetime.datetime.now(datetime.timezone.utc)
+    predicate = Predicate(
+        kit=kit(),
+        created_utc=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        sealed=when(said, gathered, at_once=at_once),
+        signer_role="reporter",
+        records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in found),
+        claims=(*derived(found), *said.claims),
+        references=said.references,
+        parent_bundle_id=None,
+        ticket=None,
+        allowed_findings=allowed,
+    )
+    name = "-".join([found[0].case.id, *(r.case.variant for r in found if r.case.variant)])
+    stem = f"{name}_{job.device}_{job.release}_{created:%Y%m%dT%H%M%SZ}"
+    claims = {"META/statement.json": to_json(predicate)}
+    hits = tuple(leaks.not_allowed(leaks.scan({**files, **claims}), allowed))
+    return Prepared(folder, stem, files, predicate, found, redactions, hits)
+
+
+def left(folder: Path, allowed: tuple[str, ...] = ()) -> Prepared:
+    """Prepare a work folder whose run has ended, in whatever way."""
+    return prepare(folder, "the kit was ended before it sealed this", allowed, at_once=False)
+
+
+def gather(job: Job, out: Path, lost: str | None, *, failed: bool) -> tuple[Record, ...]:
+    """Return the records that the worker wrote, or make them from what it left.
+
+    `lost` says how the worker ended, and `failed` whether that is a failure of the experiment.
+    """
+    written = records.read(job, out)
+    if written is not None:
+        return written
+    return records.recover(job, out, lost or "the worker ended early", failed=failed)
+
+
+def publish(
+    job: Job, found: tuple[Record, ...], out: Path
+) -> tuple[tuple[Record, ...], dict[str, bytes], int]:
+    """Return the records and logs as they may leave the machine, and how many values were taken out."""
+    redactor = privacy.of_this_machine()
+    grammar = backends.load(job.backend).LOG_LINES
+    files: dict[str, bytes] = {}
+    published = []
+    for record in found:
+        logs = []
+        for path in sorted((out / "records" / record.record_name / "logs").iterdir()):
+            text, lines, kept = keep(path.read_text(errors="replace"), grammar, redactor)
+            name = f"records/{record.record_name}/logs/{path.name}" if kept else None
+            if name:
+                files[name] = text.encode()
+            logs.append(Log(path.stem, lines, kept, name))
+        public = privacy.publish(record, privacy.of_machine(), redactor)
+        published.append(msgspec.structs.replace(public, logs=tuple(logs)))
+    hidden = sum(record.privacy.redactions for record in published if record.privacy)
+    return tuple(published), files, hidden + redactor.count
+
+
+def when(said: Said, found: tuple[Record, ...], *, at_once: bool) -> Sealing:
+    """Return how far from the measuring the sealing is."""
+    if said.machine != privacy.of_machine().key_id:
+        return "elsewhere"
+    if found[0].boot != boot_id():
+        return "after_reboot"
+    return "at_once" if at_once else "later"

@@ -1,0 +1,176 @@
+"""From what a user asks for to a job: everything that can be decided before measuring.
+
+The job's folder is all that a place needs to run it, and, with what the bundle says beside its records
+(`Said`), all that sealing needs later, even by another process after a crash.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from repro import __version__, backends, bundle, cases, devices, lowering, measure, releases
+from repro.bundle import privacy
+from repro.errors import Unavailable, UsageError
+from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks for, as written; `None` leaves the choice to the kit."""
+
+    case: str
+    cases_folder: Path | None = None
+    device: str = "auto"
+    release: str | None = None
+    backend: str | None = None
+    place: str = "auto"
+    protocol: str | None = None
+    builds: int | None = None
+    runs: int | None = None
+    duration_s: float | None = None
+    iterations: int | None = None
+    threads: int | None = None
+    claims: tuple[AnyClaim, ...] = ()
+    key: Path | None = None
+    unsigned: bool = False
+    allowed_findings: tuple[str, ...] = ()
+    output: Path = Path("bundles")
+    work: Path = Path("work")
+    max_size_bytes: int = bundle.MAX_SIZE_BYTES
+    timeout_build_s: float = 1800.0
+    timeout_run_s: float = 600.0
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What the bundle says beside its records; written down with the job."""
+
+    claims: tuple[AnyClaim, ...]
+    references: tuple[Reference, ...]
+    machine: str
+    """Id of the pseudonym key: another one at sealing means another machine or user."""
+
+
+def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
+    """Decide everything that can be decided before measuring; return the job and its experiments."""
+    case_id, variants = cases.parse(request.case)
+    case = cases.load(case_id, request.cases_folder)
+    device = devices.choose(request.device)
+    backend_name = request.backend or device.backend
+    if backend_name is None:
+        raise Unavailable(f"nothing measures on {device.name} in this version")
+    backend = backends.load(backend_name)
+    if request.place not in ("auto", "host"):
+        raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
+    release = releases.choose(request.release, device.name, backend.release())
+    protocol = measure.protocol(
+        request.protocol or device.protocol,
+        build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
+        builds=request.builds,
+        runs=request.runs,
+        seconds=request.duration_s,
+        iterations=request.iterations,
+    )
+    if request.threads is not None and request.threads < 1:
+        raise UsageError("--threads must be above 0")
+    experiments: dict[str, cases.Experiment] = {}
+    subjects = []
+    for variant in variants:
+        experiment = cases.resolve(case, variant)
+        planned = lowering.plan(
+            experiment.settings, case.on.get(device.name, {}), device.name, backend.SETTINGS
+        )
+        if refusal := backend.refuse(planned.planned):
+            raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
+        name = f"{variant or 'base'}-{release}"
+        precision = planned.planned["precision"]
+        experiments[name] = experiment
+        subjects.append(
+            Subject(
+                record_name=name,
+                role="subject",
+                case=experiment.ref,
+                model=experiment.model,
+                settings=experiment.settings,
+                planned=planned.planned,
+                inapplicable=planned.inapplicable,
+                substitutions=planned.substitutions,
+                model_file=f"records/{name}/case/model.{precision}.onnx",
+                model_digests=experiment.model_digests,
+                tolerances=case.tolerance,
+            )
+        )
+    run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    job = Job(
+        kit=kit(),
+        run_id=run_id,
+        session_id=run_id,
+        seed=secrets.randbelow(2**31),
+        device=device.name,
+        backend=backend_name,
+        release=release,
+        protocol=protocol,
+        threads=request.threads,
+        timeout_build_s=request.timeout_build_s,
+        timeout_run_s=request.timeout_run_s,
+        place=Place("host"),
+        subjects=tuple(subjects),
+    )
+    return job, experiments
+
+
+def kit() -> Kit:
+    """Return which kit this is: its version, and sha256 over its source files."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return Kit(__version__, digest.hexdigest())
+
+
+def write_job(
+    job: Job, experiments: dict[str, cases.Experiment], claims: tuple[AnyClaim, ...], folder: Path
+) -> None:
+    """Write the job with its models, and what sealing needs to know: the folder is all there is."""
+    for name, experiment in experiments.items():
+        home = folder / "records" / name / "case"
+        home.mkdir(parents=True)
+        (home / "case.json").write_bytes(to_json(_resolved(experiment)))
+        for precision, data in experiment.onnx.items():
+            (home / f"model.{precision}.onnx").write_bytes(data)
+    case = next(iter(experiments.values())).case
+    said = Said((*claims, *case.claims), case.references, privacy.of_machine().key_id)
+    (folder / "said.json").write_bytes(to_json(said))
+    (folder / "job.json").write_bytes(to_json(job))
+
+
+def read_job(folder: Path) -> tuple[Job, Said]:
+    """Read a job folder; raise `ReproError` when it is none."""
+    try:
+        job = msgspec.json.decode((folder / "job.json").read_bytes(), type=Job)
+        return job, msgspec.json.decode((folder / "said.json").read_bytes(), type=Said)
+    except (OSError, msgspec.DecodeError):
+        raise UsageError(f"{folder.parent} is no work folder of this kit", "name one of work/") from None
+
+
+def _resolved(experiment: cases.Experiment) -> ResolvedCase:
+    case = experiment.case
+    variant = case.variants.get(experiment.variant) if experiment.variant else None
+    return ResolvedCase(
+        experiment.ref,
+        case.title,
+        variant.question if variant else case.question,
+        case.source,
+        experiment.model,
+        experiment.settings,
+        case.tolerance,
+    )
+
+
+def to_json(value: msgspec.Struct) -> bytes:
+    """Return a value as JSON that a person can read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1)

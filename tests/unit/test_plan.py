@@ -1,0 +1,64 @@
+"""What is decided before measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repro import plan
+from repro.errors import Unavailable, UsageError
+from repro.plan import Request
+
+CASES = Path(__file__).parents[1] / "e2e" / "cases"
+
+
+def request(case: str = "tiny", **changes: object) -> Request:
+    return Request(case=case, cases_folder=CASES, **changes)  # type: ignore[arg-type]
+
+
+def test_a_plan_holds_all_that_the_worker_needs() -> None:
+    job, experiments = plan.make(request("tiny:base,wide"))
+    assert [subject.record_name for subject in job.subjects] == list(experiments)
+    base, wide = job.subjects
+    assert base.record_name.startswith("base-ort-")
+    assert wide.case.variant == "wide"
+    assert base.planned["precision"] == "fp32"
+    assert "sparsity" in base.inapplicable
+    assert job.protocol.name == "brief"
+
+
+def test_the_job_folder_is_complete(tmp_path: Path) -> None:
+    job, experiments = plan.make(request())
+    plan.write_job(job, experiments, (), tmp_path / "job")
+    (subject,) = job.subjects
+    assert (tmp_path / "job" / subject.model_file).read_bytes() == experiments[subject.record_name].onnx[
+        "fp32"
+    ]
+    assert (tmp_path / "job" / "job.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [('precision = "int8"', "has no int8"), ('io_layout = "hwc8"', "not hwc8")],
+)
+def test_what_the_backend_lacks_is_said_before_anything_runs(
+    tmp_path: Path, settings: str, words: str
+) -> None:
+    text = (CASES / "tiny" / "case.toml").read_text()
+    key = settings.split(" ")[0]
+    lines = [settings if line.startswith(f"{key} =") else line for line in text.splitlines()]
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "case.toml").write_text("\n".join(lines))
+    with pytest.raises(Unavailable, match=words):
+        plan.make(Request(case="tiny", cases_folder=tmp_path))
+
+
+def test_a_variant_named_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        plan.make(request("tiny:wide,wide"))
+
+
+def test_the_kit_knows_its_own_source() -> None:
+    assert plan.kit() == plan.kit()
+    assert len(plan.kit().tree_sha256) == 64
