@@ -1,7 +1,8 @@
 """Backends: what builds an engine and executes it. Each is a module that knows nothing of the others.
 
 A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `SETTINGS` (the semantic settings
-that it has), `release()`, `refuse(planned)` and `build(…) -> Engine`.
+that it has), `LOG_LINES` (the forms of log lines that may be published), `release()`,
+`refuse(planned)` and `build(…) -> Engine`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ L2_STATE = "not_controlled"
 BUILD_OUTLIVES_PROCESS = False
 SETTINGS = frozenset({"precision", "io_layout", "warm_up_ms", "duration_s", "percentiles"})
 LIBRARIES = ("numpy", "onnx", "onnxruntime")
+
+LOG_LINES = (
+    # 2026-11-24 13:57:20.750385486 [W:onnxruntime:, inference_session.cc:3240 operator()] words
+    re.compile(r"[\d-]+ [\d:.]+ \[[VIWEF]:onnxruntime:[^\]]*\] .*"),
+    re.compile(r"Traceback \(most recent call last\):"),
+    re.compile(r"  File \".*\", line \d+, in \S+"),
+    re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Warning|Fail|InvalidGraph|InvalidArgument): .*"),
+)
+"""The forms of lines in a turn's log that may be published."""
 
 _REFORMATS = frozenset({"ReorderInput", "ReorderOutput", "Cast", "Transpose"})
 

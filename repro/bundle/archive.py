@@ -3,17 +3,19 @@
 Sorted ASCII names, one fixed date, one mode, no extra fields, comments, descriptors or zip64; DEFLATE
 or, where that isn't smaller, STORED. The reader rebuilds every header as this writer would have written
 it and compares the bytes, so nothing can hide between, before or behind the members, and no two zip
-readers can disagree on the content. Everything is checked before any member is returned.
+readers can disagree on the content. Members are unpacked in parts, so checking takes little memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
+import hashlib
+import os
 import re
 import struct
+import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -23,6 +25,8 @@ MAX_MEMBERS = 2_000
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 256 * 2**20
 MAX_NAME_BYTES = 200
+CHUNK_BYTES = 128 * 2**10
+"""How much of a member is held at once while it is checked."""
 DEFLATE_LEVEL = 6
 
 _STORED, _DEFLATED = 0, 8
@@ -124,11 +128,12 @@ def write(file: IO[bytes], members: Mapping[str, bytes]) -> int:
 
 
 class Archive:
-    """An opened archive in canonical form; `read` checks a member's length and CRC."""
+    """An opened archive in canonical form; its members can be read from several threads at once."""
 
-    def __init__(self, data: bytes | mmap.mmap) -> None:
-        self._data = data
-        self._members = {member.name: member for member in _parse(data)}
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._members = {member.name: member for member in _parse(self._at, file.seek(0, os.SEEK_END))}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,49 +146,102 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """Return a member's content; raise `Refused` when it isn't what its header says."""
-        member = self._members[name]
-        begin = member.offset + _LOCAL.size + len(name)
-        raw = memoryview(self._data)[begin : begin + member.packed]
+        return b"".join(self._content(self._members[name]))
+
+    def sha256(self, name: str) -> str:
+        """Return the digest of a member without holding it; raise `Refused` as `read` does."""
+        digest = hashlib.sha256()
+        for part in self._content(self._members[name]):
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _at(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file, fewer where it ends."""
         try:
-            if member.method == _STORED:
-                content = bytes(raw)
-            else:
-                unpacker = zlib.decompressobj(-15)
-                content = unpacker.decompress(raw, member.size + 1)
-                if not unpacker.eof or unpacker.unused_data or unpacker.unconsumed_tail:
-                    raise Refused(f"{name}: its data is not as long as it says")
-        except zlib.error:
-            raise Refused(f"{name}: its data can't be unpacked") from None
-        finally:
-            raw.release()
-        if len(content) != member.size or zlib.crc32(content) != member.crc:
-            raise Refused(f"{name}: its content is damaged")
-        return content
+            with self._lock:
+                self._file.seek(offset)
+                return self._file.read(length)
+        except OSError as error:
+            raise ReproError(f"the bundle can't be read ({error.strerror})", "copy it elsewhere") from None
+
+    def _packed(self, member: Member) -> Iterator[bytes]:
+        at = member.offset + _LOCAL.size + len(member.name)
+        end = at + member.packed
+        while at < end:
+            part = self._at(at, min(CHUNK_BYTES, end - at))
+            if not part:
+                raise Refused("it was cut short while it was read")
+            yield part
+            at += len(part)
+
+    def _content(self, member: Member) -> Iterator[bytes]:
+        """Give a member's content in parts; raise `Refused` after the last good one at the latest."""
+        parts = self._packed(member)
+        size = crc = 0
+        for part in parts if member.method == _STORED else _unpacked(member.name, parts):
+            size += len(part)
+            if size > member.size:
+                break
+            crc = zlib.crc32(part, crc)
+            yield part
+        if size != member.size:
+            raise Refused(f"{member.name}: its data is not as long as it says")
+        if crc != member.crc:
+            raise Refused(f"{member.name}: its content is damaged")
+
+
+def _unpacked(name: str, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack a deflated stream that ends with the last of `parts`, never much at once."""
+    unpacker = zlib.decompressobj(-15)
+    try:
+        for packed in parts:
+            if unpacker.eof:
+                raise Refused(f"{name}: its data is not as long as it says")
+            rest = packed
+            while rest:
+                yield unpacker.decompress(rest, CHUNK_BYTES)
+                rest = unpacker.unconsumed_tail
+        # What is unpacked but not handed out yet.
+        while not unpacker.eof:
+            part = unpacker.decompress(b"", CHUNK_BYTES)
+            if not (part or unpacker.eof):
+                raise Refused(f"{name}: its data is cut short")
+            yield part
+    except zlib.error:
+        raise Refused(f"{name}: its data can't be unpacked") from None
+    if unpacker.unused_data:
+        raise Refused(f"{name}: its data is not as long as it says")
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Archive]:
     """Open the archive at `path`; raise `Refused` for anything but the canonical form."""
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size < _END.size:
-                raise Refused("it is not a zip file: too short")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                yield Archive(data)
+        # A pipe would be waited for.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ReproError(f"{path} is not a regular file", "name a bundle's file")
+        file = path.open("rb", buffering=0)
     except IsADirectoryError:
         raise ReproError(f"{path} is a folder", "name the bundle's file") from None
     except FileNotFoundError:
         raise ReproError(f"{path} does not exist", "name a bundle's file") from None
     except PermissionError:
         raise ReproError(f"{path} can't be read", "check its permissions") from None
+    except OSError as error:
+        raise ReproError(f"{path} can't be read ({error.strerror})", "name a bundle's file") from None
+    with file:
+        yield Archive(file)
 
 
-def _parse(data: bytes | mmap.mmap) -> Iterator[Member]:
-    """Check the whole container, and give its members in order."""
-    end_at = len(data) - _END.size
-    if end_at < 0 or data[end_at : end_at + 4] != b"PK\5\6":
+def _parse(at: Callable[[int, int], bytes], file_size: int) -> Iterator[Member]:
+    """Check the whole container, and give its members in order; `at(offset, length)` reads it."""
+    end_at = file_size - _END.size
+    if end_at < 0:
+        raise Refused("it is not a zip file: too short")
+    end = at(end_at, _END.size)
+    if len(end) != _END.size or not end.startswith(b"PK\5\6"):
         raise Refused("it is not a zip file in canonical form: no end record at its very end")
-    _, *numbers = _END.unpack(data[end_at:])
+    _, *numbers = _END.unpack(end)
     disk, directory_disk, here, count, directory_size, directory_at, comment = numbers
     if disk or directory_disk or here != count or comment:
         raise Refused("its end record is not canonical")
@@ -191,36 +249,39 @@ def _parse(data: bytes | mmap.mmap) -> Iterator[Member]:
         raise Refused(f"it lists {count} members; {MAX_MEMBERS} are allowed")
     if directory_at + directory_size != end_at:
         raise Refused("something stands before, between or behind its parts")
+    if directory_size > count * (_CENTRAL.size + MAX_NAME_BYTES):
+        raise Refused("its directory is longer than its members' entries can be")
+    directory = at(directory_at, directory_size)
     members: list[Member] = []
-    at = directory_at
+    position = 0
     expected_offset = 0
     total = 0
     for _ in range(count):
-        if at + _CENTRAL.size > end_at:
+        if position + _CENTRAL.size > len(directory):
             raise Refused("its directory is cut short")
-        fields = _CENTRAL.unpack(data[at : at + _CENTRAL.size])
-        length = fields[10]
+        fields = _CENTRAL.unpack_from(directory, position)
+        begin = position + _CENTRAL.size
         try:
-            name = data[at + _CENTRAL.size : at + _CENTRAL.size + length].decode("ascii")
+            name = directory[begin : begin + fields[10]].decode("ascii")
         except UnicodeDecodeError:
             raise Refused("a member's name is not ASCII") from None
         method, crc, packed, size, offset = fields[4], fields[7], fields[8], fields[9], fields[16]
         member = Member(name, method, crc, packed, size, offset)
         entry = member.central()
-        if data[at : at + len(entry)] != entry or method not in (_STORED, _DEFLATED):
+        if not directory.startswith(entry, position) or method not in (_STORED, _DEFLATED):
             raise Refused(f"the directory entry of {name!r} is not canonical")
         if size > MAX_MEMBER_BYTES:
             raise Refused(f"{name!r} claims {size} bytes; {MAX_MEMBER_BYTES} are allowed")
-        if method == _STORED and packed != size:
-            raise Refused(f"{name!r} is stored with two lengths")
+        if packed != size if method == _STORED else packed >= size:
+            raise Refused(f"{name!r} is packed to {packed} bytes from {size}, which this method never does")
         total += size
         header = member.local()
-        if offset != expected_offset or data[offset : offset + len(header)] != header:
+        if offset != expected_offset or at(offset, len(header)) != header:
             raise Refused(f"the header of {name!r} disagrees with the directory")
         expected_offset = offset + len(header) + packed
-        at += len(entry)
+        position += len(entry)
         members.append(member)
-    if at != end_at or expected_offset != directory_at:
+    if position != len(directory) or expected_offset != directory_at:
         raise Refused("something stands before, between or behind its members")
     if total > MAX_TOTAL_BYTES:
         raise Refused(f"it unpacks to {total} bytes; {MAX_TOTAL_BYTES} are allowed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import getpass
 import hashlib
 import hmac
@@ -22,18 +23,44 @@ from typing import NamedTuple
 
 import msgspec
 
+from repro.bundle import sign
+from repro.errors import ReproError
 from repro.schema import Fact, Privacy, Record, Stage
 
 POLICY = "allow-list-1"
 KEY_BYTES = 32
 
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_HEX = r"[0-9A-Fa-f]"
+_SEGMENTS = r"(?:[\\/][\w.+@~-]+)"
+
 _PATTERNS = (
-    (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b"), "<mail>"),
-    (re.compile(r"\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b"), "<mac>"),
-    (re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b"), "<ip>"),
-    (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "<uuid>"),
-    (re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.+@~-]+){2,}[\\/]?"), "<path>"),
+    (re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}\b"), "<mail>"),
+    (re.compile(rf"\b{_HEX}{{2}}(?:([:-]){_HEX}{{2}})(?:\1{_HEX}{{2}}){{4}}\b"), "<mac>"),
+    # Not a version: a product or an operator before it, or a package's revision behind.
+    (
+        re.compile(
+            r"(?P<kept>(?:\b(?:tensorrt|trt|cuda|cudnn|onnxruntime|driver|release|version|v)[ :=_-]*"
+            r"|[=<>~!]=\s*))?"
+            rf"(?<![\d.])(?:{_OCTET}\.){{3}}{_OCTET}(?!\w|\.\d|[+~]\w|-\d{{1,2}}(?![\d.]))",
+            re.IGNORECASE,
+        ),
+        "<ip>",
+    ),
+    (
+        re.compile(
+            rf"(?<![\w:])(?:(?:{_HEX}{{1,4}}:){{7}}{_HEX}{{1,4}}"
+            rf"|(?:fe80|f[cd]{_HEX}{{2}}|[23]{_HEX}{{3}})(?::{_HEX}{{1,4}}){{0,6}}::(?:{_HEX}{{1,4}}:){{0,6}}{_HEX}{{0,4}})"
+            r"(?![\w:])",
+            re.IGNORECASE,
+        ),
+        "<ip>",
+    ),
+    (re.compile(rf"\b{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}\b"), "<uuid>"),
+    (re.compile(rf"(?:[A-Za-z]:)?{_SEGMENTS}{{2,}}[\\/]?"), "<path>"),
 )
+_SAYS_NOTHING = frozenset({"root", "localhost"})
+"""Names that many machines share."""
 
 
 class Pseudonyms(NamedTuple):
@@ -55,17 +82,29 @@ class Pseudonyms(NamedTuple):
 def pseudonyms(folder: Path) -> Pseudonyms:
     """Return the machine's pseudonyms; their key is made on first use, readable by its owner only."""
     path = folder / "pseudonym.key"
-    with contextlib.suppress(FileExistsError):
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-        try:
-            # A link, not a rename: whoever comes second keeps the first one's key.
-            os.link(part, path)
-        finally:
-            part.unlink()
-    return Pseudonyms(path.read_bytes())
+    try:
+        if not path.exists():
+            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            try:
+                descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(KEY_BYTES))
+                sign.place(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        key = path.read_bytes()
+    except OSError as error:
+        raise ReproError(
+            f"can't use {path} ({error.strerror})", "check its folder, or set XDG_CONFIG_HOME"
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise ReproError(f"{path} is not a key of {KEY_BYTES} bytes", "remove it; a new one will be made")
+    return Pseudonyms(key)
+
+
+def of_machine() -> Pseudonyms:
+    """Return the pseudonyms of this machine and user, with the key in the kit's config folder."""
+    return pseudonyms(sign.ensure_folder(sign.config_folder()))
 
 
 class Redactor:
@@ -74,21 +113,36 @@ class Redactor:
     def __init__(self, values: Iterable[tuple[str, str]]) -> None:
         self.count = 0
         known = [
-            (re.compile(rf"(?<!\w){re.escape(v)}(?!\w)"), f"<{kind}>") for kind, v in values if len(v) > 2
+            (_whole(kind, value), f"<{kind}>")
+            for kind, value in values
+            if len(value) > 2 and value not in _SAYS_NOTHING
         ]
-        self._rules = (*known, *_PATTERNS)
+        # A mail address before the names in it: what is behind the @ tells as much.
+        self._rules = (_PATTERNS[0], *known, *_PATTERNS[1:])
 
     def text(self, text: str) -> str:
         """Return `text` without them."""
-        for pattern, replacement in self._rules:
-            text, n = pattern.subn(replacement, text)
-            self.count += n
+        for pattern, mask in self._rules:
+            text = pattern.sub(functools.partial(self._masked, mask), text)
         return text
+
+    def _masked(self, mask: str, match: re.Match[str]) -> str:
+        if match.groupdict().get("kept"):
+            return match[0]
+        self.count += 1
+        return mask
+
+
+def _whole(kind: str, value: str) -> re.Pattern[str]:
+    """Return the pattern of a value and of what would tell more behind it: a domain, the rest of a path."""
+    more = {"host": r"(?:\.[A-Za-z][\w-]*)*", "path": f"{_SEGMENTS}*", "home": f"{_SEGMENTS}*"}.get(kind, "")
+    return re.compile(rf"(?<!\w){re.escape(value)}(?!\w){more}", re.IGNORECASE)
 
 
 def of_this_machine() -> Redactor:
     """Return a redactor that knows this machine's user, home and host."""
-    values = [("path", str(Path.cwd())), ("host", socket.gethostname())]
+    host = socket.gethostname()
+    values = [("path", str(Path.cwd())), ("host", host), ("host", host.partition(".")[0])]
     with contextlib.suppress(Exception):
         values.append(("user", getpass.getuser()))
     with contextlib.suppress(RuntimeError):
@@ -101,7 +155,7 @@ def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
     before = redactor.count
     stages = tuple(_stage(stage, redactor) for stage in record.stages)
     facts = tuple(_fact(fact, names) for fact in record.telemetry.facts)
-    hidden = sum(fact.private for fact in facts) + (record.boot is not None)
+    hidden = sum(fact.private and fact.value is not None for fact in facts) + (record.boot is not None)
     replace = msgspec.structs.replace
     return replace(
         record,
@@ -109,7 +163,7 @@ def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
         reason=redactor.text(record.reason) if record.reason is not None else None,
         stages=stages,
         telemetry=replace(record.telemetry, facts=facts),
-        privacy=Privacy(POLICY, hidden + redactor.count - before, names.key_id, ()),
+        privacy=Privacy(POLICY, hidden + redactor.count - before, names.key_id),
     )
 
 

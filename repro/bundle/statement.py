@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -30,6 +32,10 @@ SIGNATURES = "META/sig/"
 MAX_JSON_BYTES = 16 * 2**20
 MAX_JSON_DEPTH = 32
 MAX_INTEGER_DIGITS = 20
+
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
+_STRING = re.compile(rb'"[^"]*"?')
 
 T = TypeVar("T")
 
@@ -66,52 +72,55 @@ def decode(name: str, data: bytes, kind: type[T]) -> T:
     """Read the JSON file `name` of a bundle strictly into `kind`; raise `Refused` otherwise."""
     if len(data) > MAX_JSON_BYTES:
         raise Refused(f"{name} has {len(data)} bytes; {MAX_JSON_BYTES} are allowed")
-    if _depth(data) > MAX_JSON_DEPTH:
-        raise Refused(f"{name} is nested too deeply")
+    if _too_deep(data):
+        raise Refused(f"{name} is nested too deeply, or its brackets don't match")
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded)
-        return msgspec.convert(value, kind, strict=True)
+        # Once for what msgspec lets pass, building next to nothing, and once for the value.
+        json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_bounded,
+            parse_float=_finite,
+        )
+        return msgspec.json.decode(data, type=kind)
     except UnicodeDecodeError:
         raise Refused(f"{name} is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{name} is not as it must be: {str(error)[:200]}") from None
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        # The message can quote the file.
+        raise Refused(f"{name} is not as it must be: {_shown(str(error))}") from None
 
 
-def _depth(data: bytes) -> int:
-    """Return how deep brackets nest outside strings, without building anything."""
-    depth = deepest = 0
-    inside = escaped = False
-    for byte in data:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+def _too_deep(data: bytes) -> bool:
+    """Tell whether brackets outside strings nest too deeply, or don't match; in linear time."""
+    # Without escaped backslashes and quotes, a string is what stands between two quotes.
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_ONE_KIND, _NEITHER)
+    brackets = _STRING.sub(b"", plain)
+    # Each pass takes the innermost pairs away.
+    for _ in range(MAX_JSON_DEPTH):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _shown(text: str) -> str:
+    return ascii(text[:200])[1:-1]
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("a key stands there twice")
-    return found
 
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no number")
 
 
-def _bounded(text: str) -> int:
+def _bounded(text: str) -> None:
     if len(text) > MAX_INTEGER_DIGITS:
         raise ValueError("a number is too long")
-    return int(text)
+
+
+def _finite(text: str) -> None:
+    if math.isinf(float(text)):
+        raise ValueError("a number is too big")

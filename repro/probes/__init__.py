@@ -7,6 +7,7 @@ there). A 0 is only ever a measured 0. The sampler (`telemetry`) drives them all
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
@@ -33,6 +34,9 @@ class Absent(msgspec.Struct, frozen=True):
 
 Reading: TypeAlias = float | Absent
 
+NOT_HERE = Absent("unsupported", "not on this machine")
+_NOT_HERE = {errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ENOSYS, errno.EOPNOTSUPP}
+
 
 class Probe(Protocol):
     """Reads system state; every method may fail or hang without harm to the run."""
@@ -55,6 +59,7 @@ def absent(error: OSError | ValueError) -> Absent:
     """Say in the contract's words why a file could not be read."""
     if isinstance(error, PermissionError):
         return Absent("denied", "no permission")
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return Absent("unsupported", "not on this machine")
+    # A kernel that has a feature switched off may keep its file and refuse to read it.
+    if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _NOT_HERE):
+        return NOT_HERE
     return Absent("missed", type(error).__name__)

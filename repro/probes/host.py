@@ -8,13 +8,14 @@ Readings stay light: where every core is busy, 28 light readings at 10 Hz moved 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from repro.probes import Absent, ChannelSpec, Reading, absent
+from repro.probes import NOT_HERE, Absent, ChannelSpec, Reading, absent
 from repro.schema import Fact, Limits, Scalar
 
 _TREE = "/proc/<pid>/stat of the worker and its children"
@@ -42,6 +43,8 @@ class Host:
         self._root = root
         self._tick_s = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self._frequencies = sorted(root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"))
+        stats = [folder / "cpu.stat" for folder in _groups(root, "")]
+        self._throttles = next((path for path in stats if path.exists()), stats[-1])
         self._switches: dict[int, int] = {}
         self._foreign_at_start: float | None = None
 
@@ -52,9 +55,10 @@ class Host:
         def channel(name: str, read: Callable[[], float]) -> None:
             try:
                 readings[name] = read()
-            except (OSError, ValueError, IndexError, StopIteration) as error:
-                known = error if isinstance(error, (OSError, ValueError)) else ValueError()
-                readings[name] = absent(known)
+            except (OSError, ValueError) as error:
+                readings[name] = absent(error)
+            except (IndexError, StopIteration):  # The file is there, but this kernel's has no such line.
+                readings[name] = NOT_HERE
 
         if self._frequencies:
             channel("cpu_frequency", self._frequency_mhz)
@@ -62,7 +66,11 @@ class Host:
             readings["cpu_frequency"] = Absent("unsupported", "no cpufreq here")
         channel("load_1min", lambda: float(self._text("proc/loadavg").split()[0]))
         channel("own_cpu", self._own_cpu_s)
-        channel("foreign_cpu", lambda: self._foreign_cpu_s(readings["own_cpu"]))
+        own = readings["own_cpu"]
+        if isinstance(own, Absent):
+            readings["foreign_cpu"] = own
+        else:
+            channel("foreign_cpu", lambda: self._foreign_cpu_s(own))
         channel("stolen_cpu", lambda: self._cpu_ticks()[7] * self._tick_s)
         channel("involuntary_switches", self._involuntary_switches)
         channel("memory_available", lambda: self._meminfo("MemAvailable"))
@@ -80,13 +88,18 @@ class Host:
         def fact(
             name: str, read: Callable[[], Scalar | None], unit: str | None = None, *, private: bool = False
         ) -> None:
+            value: Scalar | None = None
+            why = NOT_HERE
             try:
                 value = read()
-            except (OSError, ValueError, IndexError, StopIteration) as error:
-                why = absent(error if isinstance(error, (OSError, ValueError)) else ValueError())
+            except (OSError, ValueError) as error:
+                why = absent(error)
+            except (IndexError, StopIteration):
+                pass
+            if value is None:
                 found.append(Fact(self.name, name, unit, why.state, None, why.reason, private))
-                return
-            found.append(Fact(self.name, name, unit, "value", value, None, private))
+            else:
+                found.append(Fact(self.name, name, unit, "value", value, None, private))
 
         fact("cpu_model", self._cpu_model)
         fact("architecture", platform.machine)
@@ -103,7 +116,7 @@ class Host:
         )
         fact("memory_total", lambda: int(self._meminfo("MemTotal")), "bytes")
         fact("virtualisation", lambda: virtualisation(self._root))
-        fact("boot_id", lambda: self._text("proc/sys/kernel/random/boot_id").strip(), private=True)
+        fact("boot_id", lambda: boot_id(self._root), private=True)
         return found
 
     def counters(self) -> Mapping[str, tuple[str, int]]:
@@ -134,28 +147,43 @@ class Host:
         return [int(field) for field in self._text("proc/stat").split("\n", 1)[0].split()[1:]]
 
     def _tree(self) -> list[int]:
+        own = self._root / f"proc/{self._pid}"
+        if own.is_dir() and not (own / f"task/{self._pid}/children").exists():
+            # Without the children their time would count as somebody else's.
+            raise OSError(errno.ENOSYS, "this kernel lists no children")
         pids, queue = [], [self._pid]
         while queue:
             pid = queue.pop()
             pids.append(pid)
-            with contextlib.suppress(OSError):
-                for task in (self._root / f"proc/{pid}/task").iterdir():
+            for task in self._tasks(pid):
+                with contextlib.suppress(OSError):  # A thread may end while it is looked at.
                     queue += map(int, (task / "children").read_text().split())
         return pids
 
+    def _tasks(self, pid: int) -> list[Path]:
+        with contextlib.suppress(OSError):
+            return list((self._root / f"proc/{pid}/task").iterdir())
+        return []
+
     def _own_cpu_s(self) -> float:
-        ticks = 0
+        ticks: list[int] = []
         for pid in self._tree():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # The name, in parentheses, may hold spaces; 13 to 16 are utime, stime and the
                 # same of children that ended and were waited for.
                 fields = self._text(f"proc/{pid}/stat").rsplit(")", 1)[1].split()
-                ticks += sum(map(int, fields[11:15]))
-        return ticks * self._tick_s
+                ticks += map(int, fields[11:15])
+        if not ticks:
+            raise self._gone()
+        return sum(ticks) * self._tick_s
 
-    def _foreign_cpu_s(self, own: Reading) -> float:
-        if isinstance(own, Absent):
-            raise ValueError
+    def _gone(self) -> OSError:
+        """Return why nothing of the tree could be read: it ended, or there is no /proc."""
+        if (self._root / "proc/stat").exists():
+            return ProcessLookupError(errno.ESRCH, "the process ended")
+        return FileNotFoundError(errno.ENOENT, "no /proc")
+
+    def _foreign_cpu_s(self, own: float) -> float:
         user, nice, system, _idle, _iowait, irq, softirq = self._cpu_ticks()[:7]
         foreign = (user + nice + system + irq + softirq) * self._tick_s - own
         if self._foreign_at_start is None:
@@ -164,15 +192,16 @@ class Host:
 
     def _involuntary_switches(self) -> float:
         for pid in self._tree():
-            with contextlib.suppress(OSError):
-                total = 0
-                for task in (self._root / f"proc/{pid}/task").iterdir():
+            total = 0
+            for task in self._tasks(pid):
+                with contextlib.suppress(OSError):
                     text = (task / "status").read_text()
                     total += int(text.rsplit("nonvoluntary_ctxt_switches:", 1)[1].split()[0])
-                # Ended processes keep their last count, so that the sum never falls.
-                self._switches[pid] = total
+            # Ended processes and threads keep their last count, so that the sum never falls.
+            if total or self._tasks(pid):
+                self._switches[pid] = max(self._switches.get(pid, 0), total)
         if not self._switches:
-            raise FileNotFoundError
+            raise self._gone()
         return float(sum(self._switches.values()))
 
     def _meminfo(self, key: str) -> float:
@@ -180,7 +209,7 @@ class Host:
         return float(line.split()[1]) * 1024
 
     def _throttled_us(self) -> float:
-        text = self._text("sys/fs/cgroup/cpu.stat")
+        text = self._throttles.read_text()
         return float(next(line for line in text.splitlines() if line.startswith("throttled_usec")).split()[1])
 
     def _cpu_model(self) -> str | None:
@@ -203,6 +232,13 @@ class Host:
         return ",".join(sorted(names))
 
 
+def boot_id(root: Path = Path("/")) -> str | None:
+    """Return what names this boot of the machine; private."""
+    with contextlib.suppress(OSError):
+        return (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the cores that this process may keep busy: by affinity and by the cgroup's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -211,24 +247,43 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def limits(root: Path = Path("/")) -> Limits:
-    """Return what the cgroup (version 2, then 1) allows."""
-    cpus: float | None = None
-    memory: int | None = None
-    group = root / "sys/fs/cgroup"
+    """Return what the control groups (version 2 or 1) of this process allow: the tightest of them."""
+    cpus: list[float] = []
+    memory: list[int] = []
+    for group in _groups(root, ""):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (group / "cpu.max").read_text().split()
+            cpus.append(int(quota) / int(period))
+        with contextlib.suppress(OSError, ValueError):
+            memory.append(int((group / "memory.max").read_text()))
+    for group in _groups(root, "cpu"):
+        with contextlib.suppress(OSError, ValueError):
+            quota_us = int((group / "cpu.cfs_quota_us").read_text())
+            if quota_us > 0:
+                cpus.append(quota_us / int((group / "cpu.cfs_period_us").read_text()))
+    for group in _groups(root, "memory"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((group / "memory.limit_in_bytes").read_text())
+            # Version 1 says "no limit" as the largest page-aligned number.
+            if limit < 2**62:
+                memory.append(limit)
+    return Limits(min(cpus, default=None), min(memory, default=None))
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """Return the folders of this process's control group and of those above it, the innermost first.
+
+    `controller` "" is version 2. In a container the innermost may be the top folder under another name.
+    """
+    own = ""
     with contextlib.suppress(OSError, ValueError):
-        quota, period = (group / "cpu.max").read_text().split()
-        cpus = int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota_us = int((group / "cpu/cpu.cfs_quota_us").read_text())
-        if quota_us > 0:
-            cpus = quota_us / int((group / "cpu/cpu.cfs_period_us").read_text())
-    with contextlib.suppress(OSError, ValueError):
-        memory = int((group / "memory.max").read_text())
-    with contextlib.suppress(OSError, ValueError):
-        limit = int((group / "memory/memory.limit_in_bytes").read_text())
-        # Version 1 says "no limit" as the largest page-aligned number.
-        memory = limit if limit < 2**62 else memory
-    return Limits(cpus, memory)
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                own = path
+    parts = [part for part in own.split("/") if part not in ("", "..")]
+    top = root / "sys/fs/cgroup" / controller
+    return [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
 def virtualisation(root: Path = Path("/")) -> str | None:
@@ -245,9 +300,11 @@ def virtualisation(root: Path = Path("/")) -> str | None:
         "amazon": "amazon",
         "google": "google",
     }
-    hypervisor = False
-    with contextlib.suppress(OSError):
-        hypervisor = " hypervisor" in (root / "proc/cpuinfo").read_text()
+    try:
+        processor = (root / "proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    hypervisor = " hypervisor" in processor
     for path in ("sys/hypervisor/type", "sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name"):
         with contextlib.suppress(OSError):
             text = (root / path).read_text().strip().lower()
@@ -255,6 +312,8 @@ def virtualisation(root: Path = Path("/")) -> str | None:
                 # Cloud vendors sell bare metal under the same name; the CPU's bit decides there.
                 if needle in text and (hypervisor or vendor not in ("amazon", "google", "hyper-v")):
                     return vendor
-    if hypervisor:
+    if hypervisor or (root / "proc/device-tree/hypervisor").exists():
         return "unnamed"
-    return "none" if (root / "proc/cpuinfo").exists() else None
+    # Only x86 has that bit. A board is described by its device tree, which would name a hypervisor.
+    knows = "\nflags" in f"\n{processor}" or (root / "proc/device-tree/model").exists()
+    return "none" if knows else None

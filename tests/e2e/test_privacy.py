@@ -257,7 +257,11 @@ def test_none_of_what_was_planted_is_in_any_member(run_case: Call, call: Call, t
     for kind, value in PLANTED.items():
         found = [name for name, data in members.items() if value.encode() in data]
         assert found == [], f"{kind} is in {found}"
-    left = [data[max(0, at - 60) : at + 40] for data in members.values() if (at := data.lower().find(b"falcon")) >= 0]
+    left = [
+        data[max(0, at - 60) : at + 40]
+        for data in members.values()
+        if (at := data.lower().find(b"falcon")) >= 0
+    ]
     assert left == []
     kept = members[next(name for name in members if name.endswith("logs/b0r0.txt"))].decode()
     for word in readable():

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.needs("linux")
 def test_the_second_is_refused_and_told_who_holds_it() -> None:
     with (
         lock.held("run-1", "conv16"),
-        pytest.raises(Unavailable, match="conv16, run run-1, since 20") as told,lock.held("run-2", "other")
+        pytest.raises(Unavailable, match="conv16, run run-1, since 20") as told,
+        lock.held("run-2", "other"),
     ):
         pass
     assert told.value.code is ExitCode.DOES_NOT_APPLY

@@ -1,0 +1,52 @@
+"""Devices: what a user names."""
+
+from __future__ import annotations
+
+import pytest
+
+from repro import backends, devices, measure
+from repro.backends import onnxruntime
+from repro.errors import ExitCode, Unavailable, UsageError
+
+
+def test_auto_is_the_device_that_this_version_measures_on() -> None:
+    assert devices.choose("auto") == devices.DEVICES["cpu"] == devices.choose("cpu")
+
+
+@pytest.mark.parametrize("name", ["x86", "orin"])
+def test_a_device_without_a_backend_is_unavailable_and_says_what_to_do(name: str) -> None:
+    with pytest.raises(Unavailable) as caught:
+        devices.choose(name)
+    assert caught.value.code is ExitCode.DOES_NOT_APPLY
+    assert name in caught.value.what
+    assert "DEVICE=cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "CPU", "orin2"])
+def test_an_unknown_device_is_told_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown device '{name}'"):
+        devices.choose(name)
+
+
+def test_every_device_is_called_what_it_is_listed_as_and_can_be_carried_out() -> None:
+    for name, device in devices.DEVICES.items():
+        assert name == device.name
+        assert device.protocol in measure.PROTOCOLS
+        assert device.backend is None or device.backend in backends.names()
+
+
+def test_the_processor_is_ready_here() -> None:
+    assert devices.availability(devices.DEVICES["cpu"]) is None
+
+
+def test_a_device_without_its_runtime_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise Unavailable("ONNX Runtime is not installed", "install it")
+
+    monkeypatch.setattr(onnxruntime, "release", missing)
+    reason = devices.availability(devices.DEVICES["cpu"])
+    assert reason == "ONNX Runtime is not installed: install it"
+
+
+def test_a_device_without_a_backend_says_so() -> None:
+    assert devices.availability(devices.DEVICES["orin"]) == "no TensorRT backend in this version"

@@ -1,0 +1,336 @@
+"""The same bytes everywhere: known digests, exact numbers, and the thread's own torch module."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from repro import cases, models
+from repro.backends import onnxruntime
+from repro.schema import ModelSpec, TensorSpec
+from tests.conftest import ONNX_117, ROOT
+
+SPEC = ModelSpec("conv_stack", "made-up", 2, 12, 10, (3, 5, 4), 3, True)
+
+# Written down once. A change here is another experiment: it needs a new version of the case.
+CONV16 = {
+    "fp32": "ba2f5e46b6f442bfc7e7561bca9ba5f4bc93fded5f18a697c1c2366da8783100",
+    "fp16": "0fa279d8c0c4147680e0d7e5a53d869613917a5d19425228a45fb17d568abaee",
+}
+
+
+def conv16() -> cases.Experiment:
+    return cases.resolve(cases.load("conv16"), None)
+
+
+def loaded(data: bytes) -> onnx.ModelProto:
+    return onnx.load_from_string(data)
+
+
+def initializers(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in loaded(data).graph.initializer}
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, object]:
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+
+def test_the_files_of_conv16_have_the_published_digests() -> None:
+    assert conv16().model_digests == CONV16
+
+
+@pytest.mark.needs("onnx-1.17")
+def test_onnx_1_17_writes_the_same_bytes() -> None:
+    script = """
+import hashlib, json, sys, msgspec, onnx
+from repro import models
+from repro.schema import ModelSpec
+specs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[ModelSpec])
+digests = [[hashlib.sha256(models.build(spec, p)).hexdigest() for p in models.PRECISIONS] for spec in specs]
+print(json.dumps([onnx.__version__, digests]))
+"""
+    specs = [conv16().model, SPEC, msgspec.structs.replace(SPEC, bias=False, kernel=5)]
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        input=msgspec.json.encode(specs),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ONNX_117), str(ROOT)])},
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    version, digests = json.loads(finished.stdout)
+    here = [[hashlib.sha256(models.build(spec, p)).hexdigest() for p in models.PRECISIONS] for spec in specs]
+    assert version.startswith("1.17.")
+    assert here == digests
+    assert digests[0] == list(CONV16.values())
+
+
+@pytest.mark.parametrize("precision", models.PRECISIONS)
+def test_a_model_passes_the_full_check_of_onnx(precision: str) -> None:
+    onnx.checker.check_model(loaded(models.build(SPEC, precision)), full_check=True)
+
+
+@pytest.mark.parametrize("precision", models.PRECISIONS)
+def test_nothing_is_left_to_the_defaults_of_onnx(precision: str) -> None:
+    model = loaded(models.build(SPEC, precision))
+    assert (model.ir_version, model.producer_name, model.producer_version) == (8, "trt-repro", "1")
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
+    schema = onnx.defs.get_schema("Conv", 11)
+    for node in model.graph.node:
+        assert {item.name for item in node.attribute} == set(schema.attributes) - {"auto_pad"}
+    assert [node.name for node in model.graph.node] == ["conv1", "conv2"]
+
+
+def test_the_graph_is_what_the_description_says() -> None:
+    graph = loaded(models.build(SPEC, "fp32")).graph
+    assert [list(node.input) for node in graph.node] == [
+        ["input", "conv1.weight", "conv1.bias"],
+        ["conv1.out", "conv2.weight", "conv2.bias"],
+    ]
+    assert [list(node.output) for node in graph.node] == [["conv1.out"], ["output"]]
+    assert [attributes(node) for node in graph.node] == 2 * [
+        {
+            "dilations": [1, 1],
+            "group": 1,
+            "kernel_shape": [3, 3],
+            "pads": [1, 1, 1, 1],
+            "strides": [1, 1],
+        }
+    ]
+    shapes = {name: values.shape for name, values in initializers(models.build(SPEC, "fp32")).items()}
+    assert shapes == {
+        "conv1.weight": (5, 3, 3, 3),
+        "conv1.bias": (5,),
+        "conv2.weight": (4, 5, 3, 3),
+        "conv2.bias": (4,),
+    }
+
+
+def test_a_net_without_bias_has_none() -> None:
+    data = models.build(msgspec.structs.replace(SPEC, bias=False), "fp32")
+    assert list(initializers(data)) == ["conv1.weight", "conv2.weight"]
+
+
+def test_every_part_of_the_description_changes_the_bytes() -> None:
+    changes: list[dict[str, Any]] = [
+        {"seed": "other"},
+        {"batch": 1},
+        {"height": 13},
+        {"width": 11},
+        {"channels": (3, 4, 4)},
+        {"kernel": 5},
+        {"bias": False},
+    ]
+    specs = [SPEC, *(msgspec.structs.replace(SPEC, **change) for change in changes)]
+    assert len({models.build(spec, "fp32") for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize(("precision", "code"), [("fp32", TensorProto.FLOAT), ("fp16", TensorProto.FLOAT16)])
+def test_input_output_and_weights_have_the_precision_of_the_file(precision: str, code: int) -> None:
+    graph = loaded(models.build(SPEC, precision)).graph
+    assert {tensor.data_type for tensor in graph.initializer} == {code}
+    for value, spec in zip((graph.input[0], graph.output[0]), models.tensors(SPEC, precision), strict=True):
+        kind = value.type.tensor_type
+        assert kind.elem_type == code
+        assert (value.name, tuple(dim.dim_value for dim in kind.shape.dim)) == (spec.name, spec.shape)
+        assert (spec.dtype, spec.layout) == (precision, "chw")
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_an_odd_kernel_keeps_the_size_of_the_map(kernel: int) -> None:
+    spec = msgspec.structs.replace(SPEC, kernel=kernel)
+    result = onnxruntime.unoptimised(
+        models.build(spec, "fp32"), models.inputs("s", models.tensors(spec, "fp32")[0])
+    )
+    assert result.shape == models.tensors(spec, "fp32")[1].shape
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def test_the_first_integers_of_a_seed_are_known() -> None:
+    # SHAKE-128 of "conv16", NUL, "conv1.weight": four bytes summed, 510 taken off, in plain Python.
+    stream = hashlib.shake_128(b"conv16\0conv1.weight").digest(40)
+    expected = [sum(stream[i : i + 4]) - 510 for i in range(0, 40, 4)]
+    assert models.integers("conv16", "conv1.weight", 10).tolist() == expected
+    assert expected[:4] == [-132, 145, -49, -67]
+
+
+@given(st.text(max_size=12), st.text(max_size=12), st.integers(0, 200))
+def test_integers_are_sums_of_four_bytes_of_the_stream(seed: str, name: str, count: int) -> None:
+    stream = hashlib.shake_128(f"{seed}\0{name}".encode()).digest(4 * count)
+    expected = [sum(stream[i : i + 4]) - 510 for i in range(0, 4 * count, 4)]
+    assert expected == models.integers(seed, name, count).tolist()
+
+
+def test_integers_are_near_normal() -> None:
+    values = models.integers("seed", "name", 100_000).astype(np.float64)
+    # Four bytes: variance 4 · (256² − 1) / 12 = 21845, a standard deviation of 147.8.
+    assert abs(values.mean()) < 3 * 147.8 / np.sqrt(values.size)
+    assert values.std() == pytest.approx(147.8, rel=0.01)
+    assert np.mean(np.abs(values) < 147.8) == pytest.approx(0.68, abs=0.02)
+
+
+@pytest.mark.parametrize("exponent", range(-14, 7))
+def test_weights_are_exact_in_fp16_over_the_promised_exponents(exponent: int) -> None:
+    every = np.arange(-510, 511) * 2.0**exponent
+    assert (every.astype(np.float16).astype(np.float64) == every).all()
+    drawn = models.weights("seed", "name", (64, 64), exponent)
+    assert (drawn.astype(np.float16).astype(np.float32) == drawn).all()
+    assert drawn.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("fan_in", "expected"),
+    [(1, -7), (2, -8), (4, -8), (5, -9), (16, -9), (17, -10), (64, -10), (65, -11), (144, -11), (257, -12)],
+)
+def test_weight_exponents_by_hand(fan_in: int, expected: int) -> None:
+    assert models.weight_exponent(fan_in) == expected
+
+
+@given(st.integers(1, 10**6))
+def test_a_layer_neither_grows_nor_dies(fan_in: int) -> None:
+    assert 0.577 < 147.8 * 2.0 ** models.weight_exponent(fan_in) * fan_in**0.5 < 1.16
+
+
+def test_both_files_of_a_case_hold_equal_numbers() -> None:
+    files = conv16().onnx
+    narrow, wide = initializers(files["fp16"]), initializers(files["fp32"])
+    assert list(narrow) == list(wide)
+    for name, values in wide.items():
+        assert [str(narrow[name].dtype), str(values.dtype)] == ["float16", "float32"]
+        assert (narrow[name].astype(np.float64) == values.astype(np.float64)).all()
+        assert values.any()
+
+
+def test_inputs_of_both_precisions_are_equal_numbers() -> None:
+    shape = (1, 4, 40, 30)
+    wide, narrow = (models.inputs("seed", TensorSpec("input", shape, p, "chw")) for p in models.PRECISIONS)
+    assert [str(wide.dtype), str(narrow.dtype)] == ["float32", "float16"]
+    assert wide.shape == narrow.shape == shape
+    assert (wide.astype(np.float64) == narrow.astype(np.float64)).all()
+    assert wide.std() == pytest.approx(1.15, rel=0.05)
+
+
+def test_inputs_are_integers_over_128_in_fp64() -> None:
+    spec = TensorSpec("input", (1, 2, 5, 4), "fp16", "chw")
+    expected = models.integers("seed", "input", 40).astype(np.float64) / 128
+    assert (models.inputs("seed", spec).astype(np.float64).ravel() == expected).all()
+
+
+def test_another_seed_gives_another_input() -> None:
+    spec = TensorSpec("input", (1, 2, 5, 4), "fp32", "chw")
+    assert (models.inputs("1/0", spec) != models.inputs("1/1", spec)).any()
+
+
+# --- the module of the thread -------------------------------------------------------------------
+
+
+def module_of(case: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{case}_model", ROOT / "cases" / case / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def renamed(model: onnx.ModelProto) -> tuple[object, list[npt.NDArray[Any]]]:
+    """Return operators, attributes, wiring and shapes by position, and the weights in order of use."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    shapes = {
+        value.name: [
+            value.type.tensor_type.elem_type,
+            *(dim.dim_value for dim in value.type.tensor_type.shape.dim),
+        ]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    numbers: dict[str, int] = {graph.input[0].name: 0}
+    nodes, used = [], []
+    for node in graph.node:
+        wires: list[object] = []
+        for name in node.input:
+            if name in constants:
+                used.append(constants[name])
+                wires.append(("constant", constants[name].shape, str(constants[name].dtype)))
+            else:
+                wires.append(numbers[name])
+        numbers[node.output[0]] = len(numbers)
+        explicit = {"auto_pad": b"NOTSET", **attributes(node)}
+        nodes.append((node.op_type, sorted(explicit.items()), wires, shapes[node.output[0]]))
+    assert len(graph.input) == len(graph.output) == 1
+    return (nodes, shapes[graph.input[0].name], numbers[graph.output[0].name]), used
+
+
+def exported(spec: ModelSpec) -> bytes:
+    """Return what `torch.onnx.export` makes of the case's module with the case's weights."""
+    import torch
+
+    network = module_of("conv16").TestModel(n_feats=spec.channels[0], kernel_size=spec.kernel)
+    weights = initializers(models.build(spec, "fp32"))
+    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in weights.items()})
+    example = torch.from_numpy(models.inputs("example", models.tensors(spec, "fp32")[0]).copy())
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network.eval(),
+        (example,),
+        buffer,
+        input_names=["input"],
+        output_names=["output"],
+        opset_version=models.OPSET,
+        do_constant_folding=False,
+        dynamo=False,
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.needs("torch")
+# The newer exporter needs onnxscript, and its own warnings break it where warnings are errors.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("height", "width"), [(1920, 1080), (64, 48)])
+def test_the_torch_module_of_the_case_exports_to_the_same_net(height: int, width: int) -> None:
+    spec = msgspec.structs.replace(conv16().model, height=height, width=width)
+    ours, theirs = models.build(spec, "fp32"), exported(spec)
+    structure, weights = renamed(loaded(ours))
+    their_structure, their_weights = renamed(loaded(theirs))
+    assert structure == their_structure
+    assert [w.tobytes() for w in weights] == [w.tobytes() for w in their_weights]
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_torch_module_of_the_case_gives_the_same_output() -> None:
+    import torch
+
+    spec = msgspec.structs.replace(conv16().model, height=64, width=48)
+    source = models.inputs("input", models.tensors(spec, "fp32")[0])
+    ours = onnxruntime.unoptimised(models.build(spec, "fp32"), source)
+    theirs = onnxruntime.unoptimised(exported(spec), source)
+    assert np.abs(ours - theirs).max() <= 1e-6
+
+    network = module_of("conv16").TestModel()
+    weights = initializers(models.build(spec, "fp32"))
+    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in weights.items()})
+    with torch.no_grad():
+        direct = network(torch.from_numpy(source.copy())).numpy()
+    assert np.linalg.norm(ours - direct) / np.linalg.norm(direct) <= 1e-6

@@ -1,0 +1,477 @@
+"""What the sampler leaves, whatever happens to it: values where there were readings, words elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from repro import telemetry
+from repro.probes import Absent, Probe, Reading
+from repro.proc import Child
+from repro.schema import Channel, Counter, Coverage, Fact, Phase, StateChange, Telemetry
+from repro.telemetry import Closing, Opening, Recorded, Recording, Sampler, SamplerCost
+from tests.conftest import ROOT
+from tests.unit.probes.scripted import SCRIPTS, Scripted, fact
+
+S = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def scripted_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the scripted probes known beside the real one."""
+    for name in [*SCRIPTS, "made-up"]:
+        monkeypatch.setitem(telemetry.PROBES, name, functools.partial(silent, name))
+
+
+def silent(name: str, pid: int) -> Probe:
+    return Scripted(name, lambda n: {})
+
+
+def channels_of(recording: Recording | Telemetry, probe: str) -> dict[str, Channel]:
+    told = recording.telemetry if isinstance(recording, Recording) else recording
+    return {channel.name: channel for channel in told.channels if channel.probe == probe}
+
+
+# --- record: one probe, in this process ---------------------------------------------------------
+
+
+def record(
+    folder: Path,
+    readings: Sequence[Mapping[str, Reading] | Exception],
+    facts: Callable[[int], Sequence[Fact]] = lambda n: [fact("calm")],
+    counters: Callable[[int], Mapping[str, tuple[str, int]]] = lambda n: {"faults": ("1", 10 + n)},
+) -> Recording:
+    """Record a probe that gives `readings`, the first of which opens; return what is collected."""
+    stop = threading.Event()
+
+    def read(n: int) -> Mapping[str, Reading]:
+        if n == len(readings) - 1:
+            stop.set()
+        reading = readings[n]
+        if isinstance(reading, Exception):
+            raise reading
+        return reading
+
+    begin = time.perf_counter_ns()
+    telemetry.record(Scripted("made-up", read, facts, counters), folder, stop)
+    return telemetry.collect(folder, ["made-up"], (begin, time.perf_counter_ns()), begin, clean=True)
+
+
+def test_readings_become_rows_on_the_clock_of_the_session(tmp_path: Path) -> None:
+    readings = [{"count": float(n), "other": -float(n)} for n in range(5)]
+    recording = record(tmp_path, readings)
+    recorded = recording.probes["made-up"]
+    assert recorded.names == ("count", "other")
+    assert recorded.columns[1:] == ((1.0, 2.0, 3.0, 4.0), (-1.0, -2.0, -3.0, -4.0))
+    times = recorded.columns[0]
+    assert list(times) == sorted(times)
+    assert 0 < times[0] < times[-1] < 60 * S
+    channel = channels_of(recording, "made-up")["count"]
+    assert (channel.state, channel.reason, channel.file, channel.column) == (
+        "value",
+        None,
+        "telemetry/made-up.bin",
+        1,
+    )
+    assert channel.coverage is not None
+    assert (channel.coverage.n, channel.coverage.missed) == (4, 0)
+
+
+def test_a_channel_keeps_unit_rate_and_privacy_of_its_declaration(tmp_path: Path) -> None:
+    channels = channels_of(record(tmp_path, [{"count": 1.0, "other": 1.0}] * 2), "made-up")
+    assert [(c.name, c.unit, c.rate_hz, c.private) for c in channels.values()] == [
+        ("count", "1", 1000.0, False),
+        ("other", "s", 1000.0, True),
+    ]
+
+
+@pytest.mark.parametrize("state", ["unsupported", "denied"])
+def test_an_absent_channel_says_why_and_the_others_are_read(tmp_path: Path, state: str) -> None:
+    absent = msgspec.convert({"state": state, "reason": "for a reason"}, Absent)
+    recording = record(tmp_path, [{"count": absent, "other": 2.0}] * 3)
+    channels = channels_of(recording, "made-up")
+    assert (channels["count"].state, channels["count"].reason) == (state, "for a reason")
+    assert (channels["count"].coverage, channels["count"].file, channels["count"].column) == (None,) * 3
+    assert (channels["other"].state, channels["other"].column) == ("value", 1)
+    assert recording.probes["made-up"].names == ("other",)
+
+
+def test_a_channel_missed_at_first_may_come_later(tmp_path: Path) -> None:
+    missed: dict[str, Reading] = {"count": Absent("missed", "OSError"), "other": 1.0}
+    recording = record(tmp_path, [missed, missed, {"count": 7.0, "other": 1.0}])
+    channel = channels_of(recording, "made-up")["count"]
+    assert channel.state == "value"
+    assert channel.coverage is not None
+    assert (channel.coverage.n, channel.coverage.missed) == (1, 1)
+    values = recording.probes["made-up"].columns[1]
+    assert math.isnan(values[0])
+    assert values[1] == 7.0
+
+
+def test_a_reading_that_fails_is_missed_and_the_next_is_taken(tmp_path: Path) -> None:
+    value = {"count": 1.0, "other": 2.0}
+    recording = record(tmp_path, [value, RuntimeError("no"), value, KeyError("no"), value])
+    for channel in channels_of(recording, "made-up").values():
+        assert channel.state == "value"
+        assert channel.coverage is not None
+        assert (channel.coverage.n, channel.coverage.missed) == (2, 2)
+
+
+def test_a_first_reading_that_fails_loses_only_itself(tmp_path: Path) -> None:
+    recording = record(tmp_path, [RuntimeError("not yet"), {"count": 1.0, "other": 2.0}])
+    assert [c.state for c in channels_of(recording, "made-up").values()] == ["value", "value"]
+
+
+def test_a_probe_that_always_fails_is_missed_and_never_zero(tmp_path: Path) -> None:
+    recording = record(tmp_path, [RuntimeError("no")] * 4)
+    for channel in channels_of(recording, "made-up").values():
+        assert (channel.state, channel.reason) == ("missed", "no reading succeeded")
+        assert channel.coverage is not None
+        assert (channel.coverage.n, channel.coverage.missed, channel.coverage.first_ns) == (0, 3, None)
+    assert all(map(math.isnan, recording.probes["made-up"].columns[1]))
+
+
+def test_a_channel_that_a_probe_leaves_out_is_unsupported(tmp_path: Path) -> None:
+    channel = channels_of(record(tmp_path, [{"other": 1.0}] * 2), "made-up")["count"]
+    assert (channel.state, channel.reason) == ("unsupported", "the probe does not read it here")
+
+
+def test_facts_and_counters_before_and_after(tmp_path: Path) -> None:
+    told = record(
+        tmp_path,
+        [{"count": 1.0, "other": 1.0}] * 2,
+        facts=lambda n: [fact("calm" if n == 0 else "hot")],
+        counters=lambda n: {"faults": ("1", 10 + n), f"only_{n}": ("1", 1)},
+    ).telemetry
+    assert told.facts == (fact("calm"),)
+    assert told.state_changed == (StateChange("made-up", "mood", "calm", "hot"),)
+    assert told.counters == (Counter("made-up", "faults", "1", 10, 11),)
+
+
+def test_unchanged_facts_are_no_change(tmp_path: Path) -> None:
+    assert record(tmp_path, [{"count": 1.0, "other": 1.0}] * 2).telemetry.state_changed == ()
+
+
+def test_facts_and_counters_that_fail_cost_no_channel(tmp_path: Path) -> None:
+    def fail(n: int) -> list[Fact]:
+        raise RuntimeError("no facts")
+
+    def fail_too(n: int) -> dict[str, tuple[str, int]]:
+        raise RuntimeError("no counters")
+
+    recording = record(tmp_path, [{"count": 1.0, "other": 1.0}] * 3, fail, fail_too)
+    assert [c.state for c in channels_of(recording, "made-up").values()] == ["value", "value"]
+    assert (recording.telemetry.facts, recording.telemetry.counters) == ((), ())
+
+
+# --- collect: whatever lies there ---------------------------------------------------------------
+
+
+def rows(*values: tuple[int, float, float]) -> bytes:
+    return b"".join(struct.pack("<qdd", *row) for row in values)
+
+
+def opening(**changes: object) -> bytes:
+    told = Opening(("count", "other"), {}, (fact("calm"),), {"faults": ("1", 10)})
+    return msgspec.json.encode(msgspec.structs.replace(told, **changes))
+
+
+def lay(folder: Path, **files: bytes) -> None:
+    names = {"opening": "made-up.json", "rows": "made-up.rows", "closing": "made-up.end.json"}
+    for key, data in files.items():
+        (folder / names.get(key, f"{key}.json")).write_bytes(data)
+
+
+NAN = math.nan
+
+
+def collected(folder: Path, span: tuple[int, int] = (100 * S, 104 * S), *, clean: bool = True) -> Recording:
+    return telemetry.collect(folder, ["made-up"], span, 100 * S, clean=clean)
+
+
+def test_coverage_by_hand(tmp_path: Path) -> None:
+    # 4 s at 1000 Hz are 4000 readings due; gaps: 0→1, 1→1.5, 1.5→3 (one missed at 2), 3→4.
+    lay(
+        tmp_path,
+        opening=opening(),
+        rows=rows((101 * S, 1, 1), (101 * S + S // 2, 2, 1), (102 * S, NAN, 1), (103 * S, 3, 1)),
+    )
+    channels = channels_of(collected(tmp_path), "made-up")
+    assert channels["count"].coverage == Coverage(3, 1, S, 3 * S, 3 * S // 2, 3 / 4000)
+    assert channels["other"].coverage == Coverage(4, 0, S, 3 * S, S, 4 / 4000)
+
+
+def test_the_longest_gap_may_be_at_either_end(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=rows((103 * S, 1, NAN), (103 * S + 5, 1, NAN)))
+    channels = channels_of(collected(tmp_path), "made-up")
+    assert channels["count"].coverage == Coverage(2, 0, 3 * S, 3 * S + 5, 3 * S, 2 / 4000)
+    assert channels["other"].coverage == Coverage(0, 2, None, None, 4 * S, 0.0)
+    assert (channels["other"].state, channels["other"].reason) == ("missed", "no reading succeeded")
+
+
+def test_more_readings_than_due_are_full_coverage(tmp_path: Path) -> None:
+    begin = 100 * S
+    lay(tmp_path, opening=opening(), rows=rows(*((begin + i, 1.0, 1.0) for i in range(10))))
+    channel = channels_of(collected(tmp_path, (begin, begin + S // 1000)), "made-up")["count"]
+    assert channel.coverage is not None
+    assert channel.coverage.share == 1.0
+
+
+def test_an_empty_folder_is_all_missed(tmp_path: Path) -> None:
+    recording = collected(tmp_path, clean=False)
+    for channel in channels_of(recording, "made-up").values():
+        assert (channel.state, channel.reason) == ("missed", "the probe gave no reading")
+        assert (channel.coverage, channel.file, channel.column) == (None, None, None)
+    told = recording.telemetry
+    assert (told.facts, told.counters, told.state_changed, recording.probes) == ((), (), (), {})
+    assert told.sampler is not None
+    assert (told.sampler.cpu_seconds, told.sampler.cpu_share, told.sampler.ended) == (None, None, "early")
+
+
+@pytest.mark.parametrize("left", [1, 8, 23])
+def test_a_row_that_was_cut_off_is_dropped(tmp_path: Path, left: int) -> None:
+    whole = rows((101 * S, 1, 2), (102 * S, 3, 4), (103 * S, 5, 6))
+    lay(tmp_path, opening=opening(), rows=whole[: 48 + left])
+    assert collected(tmp_path).probes["made-up"].columns == ((S, 2 * S), (1.0, 3.0), (2.0, 4.0))
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, -1])
+def test_an_opening_that_was_cut_off_is_none(tmp_path: Path, length: int) -> None:
+    lay(tmp_path, opening=opening()[:length], rows=rows((101 * S, 1, 2)))
+    assert {c.state for c in channels_of(collected(tmp_path), "made-up").values()} == {"missed"}
+
+
+def test_an_opening_without_rows_is_missed_with_its_facts_kept(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=b"")
+    recording = collected(tmp_path)
+    for channel in channels_of(recording, "made-up").values():
+        assert (channel.state, channel.reason, channel.file) == ("missed", "no reading succeeded", None)
+        assert channel.coverage == Coverage(0, 0, None, None, 4 * S, 0.0)
+    assert recording.telemetry.facts == (fact("calm"),)
+    assert recording.probes == {}
+
+
+def test_a_closing_that_was_cut_off_gives_no_counters(tmp_path: Path) -> None:
+    closing = msgspec.json.encode(Closing((fact("hot"),), {"faults": ("1", 12)}, None))
+    lay(tmp_path, opening=opening(), rows=rows((101 * S, 1, 2)), closing=closing)
+    whole = collected(tmp_path).telemetry
+    assert whole.counters == (Counter("made-up", "faults", "1", 10, 12),)
+    assert whole.state_changed == (StateChange("made-up", "mood", "calm", "hot"),)
+    lay(tmp_path, closing=closing[:-3])
+    cut = collected(tmp_path).telemetry
+    assert (cut.counters, cut.state_changed) == ((), ())
+
+
+def test_an_early_end_is_told_with_every_channel(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=rows((101 * S, 1, NAN)))
+    channels = channels_of(collected(tmp_path, clean=False), "made-up")
+    assert (channels["count"].state, channels["count"].reason) == ("value", "the sampler ended early")
+    assert (channels["other"].state, channels["other"].reason) == ("missed", "no reading succeeded")
+
+
+def test_the_cost_of_sampling_is_a_share_of_the_session(tmp_path: Path) -> None:
+    lay(tmp_path, sampler=msgspec.json.encode(SamplerCost(0.5)))
+    sampler = collected(tmp_path).telemetry.sampler
+    assert sampler is not None
+    assert (sampler.cpu_seconds, sampler.cpu_share, sampler.ended) == (0.5, 0.125, "ok")
+
+
+def test_a_recording_without_a_known_span_is_covered_by_its_own_times(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=rows((101 * S, 1, 1), (103 * S, 1, 1)))
+    recording = telemetry.collect(tmp_path, ["made-up"], None, 100 * S, clean=False)
+    assert channels_of(recording, "made-up")["count"].coverage == Coverage(2, 0, S, 3 * S, 2 * S, 2 / 2000)
+
+
+def test_telemetry_travels_as_json(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=rows((101 * S, 1, NAN), (102 * S, NAN, NAN)))
+    told = collected(tmp_path, clean=False).telemetry
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Telemetry) == told
+
+
+# --- the recorded columns -----------------------------------------------------------------------
+
+
+def unpacked(data: bytes, channels: int) -> tuple[list[int], list[list[float]]]:
+    """Read a telemetry file as its format is described: int64 times, then float64 columns."""
+    count = len(data) // (8 * (1 + channels))
+    assert len(data) == 8 * count * (1 + channels)
+    times = np.frombuffer(data, "<i8", count)
+    columns = np.frombuffer(data, "<f8", offset=8 * count).reshape(channels, count)
+    return times.tolist(), columns.tolist()
+
+
+def test_packed_columns_come_back() -> None:
+    recorded = Recorded(("a", "b"), ((5, 6, 2**60 + 1), (1.5, 2.5, -3.5), (0.0, 1e300, 7.0)))
+    assert unpacked(recorded.packed(), 2) == ([5, 6, 2**60 + 1], [[1.5, 2.5, -3.5], [0.0, 1e300, 7.0]])
+
+
+def test_a_missed_reading_comes_back_as_one() -> None:
+    (column,) = unpacked(Recorded(("a",), ((1, 2), (NAN, 3.0))).packed(), 1)[1]
+    assert math.isnan(column[0])
+    assert column[1] == 3.0
+
+
+def test_long_recordings_are_thinned_evenly_with_first_and_last() -> None:
+    n = telemetry.KEPT_ROWS + 5_000
+    recorded = Recorded(("a",), (tuple(range(n)), tuple(map(float, range(n)))))
+    times, (column,) = unpacked(recorded.packed(), 1)
+    assert (len(times), times[0], times[-1]) == (telemetry.KEPT_ROWS, 0, n - 1)
+    assert set(np.diff(times)) == {1, 2}
+    assert column == times
+
+
+def test_a_recording_of_just_the_kept_rows_is_whole() -> None:
+    recorded = Recorded((), (tuple(range(telemetry.KEPT_ROWS)),))
+    assert unpacked(recorded.packed(), 0)[0] == list(range(telemetry.KEPT_ROWS))
+
+
+COUNTING = Recorded(("a", "b"), ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0), (NAN,) * 5))
+
+
+@pytest.mark.parametrize(
+    ("channel", "start", "end", "expected"),
+    [
+        ("a", 0, 40, 8.0),
+        ("a", 10, 30, 5.0),
+        ("a", 10, 20, None),  # one reading only: the other was missed
+        ("a", 11, 19, None),
+        ("b", 0, 40, None),
+        ("c", 0, 40, None),
+    ],
+)
+def test_how_much_a_counter_grew_in_a_phase(
+    channel: str, start: int, end: int, expected: float | None
+) -> None:
+    assert COUNTING.change(channel, Phase("measure", start, end)) == expected
+
+
+# --- the sampler as a process -------------------------------------------------------------------
+
+
+def scripted_sampler(folder: Path, *names: str) -> Child:
+    """Start a sampler of scripted probes and wait until `good` was read and the others hang."""
+    folder.mkdir()
+    script = "from tests.unit.probes.scripted import main; main()"
+    with (folder / "log").open("wb") as log:
+        child = Child(
+            [sys.executable, "-c", script, str(folder), *names], stdout=Child.PIPE, stderr=log, cwd=ROOT
+        )
+    assert next(child.lines()) == b"ready\n"
+    return child
+
+
+@pytest.mark.needs("linux")
+def test_a_probe_that_fails_or_hangs_loses_only_its_own_channels(tmp_path: Path) -> None:
+    names = ["raises", "absent", "hangs", "hangs_at_once", "hangs_in_facts", "good"]
+    begin = time.perf_counter_ns()
+    child = scripted_sampler(tmp_path / "out", *names)
+    status = child.end(grace_s=30)
+    took_s = (time.perf_counter_ns() - begin) / 1e9
+    assert status == 0
+    assert took_s < 20
+    recording = telemetry.collect(tmp_path / "out", names, (begin, time.perf_counter_ns()), begin, clean=True)
+    states = {name: [c.state for c in channels_of(recording, name).values()] for name in names}
+    assert states == {
+        "good": ["value", "value"],
+        "raises": ["missed", "missed"],
+        "absent": ["denied", "unsupported"],
+        "hangs": ["value", "value"],
+        "hangs_at_once": ["missed", "missed"],
+        "hangs_in_facts": ["missed", "missed"],
+    }
+    # What hung had been read three times: once to open, and two rows.
+    assert recording.probes["hangs"].columns[1] == (1.0, 2.0)
+    assert {counter.probe for counter in recording.telemetry.counters} == {"good", "absent", "raises"}
+    assert (tmp_path / "out" / "log").read_text() == ""
+
+
+@pytest.mark.needs("linux")
+def test_what_a_killed_sampler_had_read_stays(tmp_path: Path) -> None:
+    begin = time.perf_counter_ns()
+    child = scripted_sampler(tmp_path / "out", "good", "hangs_in_facts")
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait(30) == -signal.SIGKILL
+    child.end()
+    names = ["good", "hangs_in_facts"]
+    recording = telemetry.collect(
+        tmp_path / "out", names, (begin, time.perf_counter_ns()), begin, clean=False
+    )
+    for channel in channels_of(recording, "good").values():
+        assert (channel.state, channel.reason) == ("value", "the sampler ended early")
+        assert channel.coverage is not None
+        assert channel.coverage.n >= 4
+    assert recording.probes["good"].columns[1][:4] == (1.0, 2.0, 3.0, 4.0)
+    assert {c.state for c in channels_of(recording, "hangs_in_facts").values()} == {"missed"}
+    assert recording.telemetry.sampler is not None
+    assert recording.telemetry.sampler.ended == "early"
+
+
+def wait_for_rows(folder: Path, count: int) -> None:
+    """Wait until the host probe has written some rows."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        path = folder / "host.rows"
+        if path.is_file() and path.stat().st_size > count * 8 * 12:
+            return
+        time.sleep(0.01)
+    raise AssertionError((folder / "sampler.log").read_text())
+
+
+@pytest.mark.needs("linux")
+def test_the_real_sampler_reads_this_machine_and_says_what_it_cost(tmp_path: Path) -> None:
+    origin = time.perf_counter_ns()
+    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+        wait_for_rows(tmp_path / "out", 3)
+        recording = sampler.end(origin)
+    told = recording.telemetry
+    assert told.sampler is not None
+    assert told.sampler.ended == "ok"
+    assert told.sampler.cpu_seconds is not None
+    assert told.sampler.cpu_seconds > 0
+    assert told.sampler.cpu_share is not None
+    assert 0 < told.sampler.cpu_share < 1
+    channels = channels_of(recording, "host")
+    for name in ("load_1min", "own_cpu", "memory_available"):
+        assert (channels[name].state, channels[name].reason) == ("value", None)
+        coverage = channels[name].coverage
+        assert coverage is not None
+        assert coverage.n >= 3
+        assert coverage.first_ns is not None
+        assert coverage.first_ns > 0
+    assert telemetry.fact_value(told.facts, "cores_online") == os.cpu_count()
+    assert telemetry.fact_value(told.facts, "no such fact") is None
+
+
+@pytest.mark.needs("linux")
+def test_a_killed_sampler_ended_early(tmp_path: Path) -> None:
+    origin = time.perf_counter_ns()
+    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+        wait_for_rows(tmp_path / "out", 2)
+        os.kill(sampler._child.pid, signal.SIGKILL)
+        recording = sampler.end(origin)
+    told = recording.telemetry
+    assert told.sampler is not None
+    assert (told.sampler.ended, told.sampler.cpu_seconds) == ("early", None)
+    channel = channels_of(recording, "host")["load_1min"]
+    assert (channel.state, channel.reason) == ("value", "the sampler ended early")
+    assert told.facts
+    assert told.counters == ()
+
+
+@pytest.mark.needs("linux")
+def test_leaving_the_context_ends_the_sampler(tmp_path: Path) -> None:
+    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+        assert sampler._child.poll() is None
+    assert sampler._child.poll() is not None
