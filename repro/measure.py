@@ -219,7 +219,7 @@ def preheat(
     """Iterate through the case's warm-up, then until `flat`, at most `max_seconds` in all."""
     begin = clock_ns()
     iterate(step, seconds=warm_up_ms / 1e3, iterations=1, clock_ns=clock_ns)
-    reached = False
+    reached: bool | None = False if max_seconds > 0 else None
     left_s = max_seconds - (clock_ns() - begin) / 1e9
     if left_s > 0:
         # `flat` looks at two seconds of history, so a thousand looks a second would only cost.
@@ -257,7 +257,7 @@ def flags(series: Series, warm: Preheat, check: TimerCheck) -> tuple[Flag, ...]:
     change, p = stats.trend(np.log(series.duration_ns))
     if p < 0.01 and abs(change) > FLAT_SHARE:
         found.append(Flag("trend", f"times moved by {change:+.1%} within the run (p = {p:.2g})"))
-    if not warm.reached:
+    if warm.reached is False:
         found.append(Flag("not_flat", f"times were not flat after {warm.seconds:.1f} s of pre-heat"))
     odd = int(stats.odd(series.duration_ns, check.step_ns).sum())
     if odd:

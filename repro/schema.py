@@ -433,7 +433,8 @@ class Turn(Carried, frozen=True):
 class Preheat(Carried, frozen=True):
     """Whether the time per iteration became flat before measuring, and after how long."""
 
-    reached: bool
+    reached: bool | None
+    """`None`: the protocol asks for no pre-heating."""
     seconds: float
 
 

@@ -292,7 +292,7 @@ def test_pre_heat_gives_up_at_its_limit_and_says_so() -> None:
 
 def test_pre_heat_without_a_limit_is_the_warm_up_alone() -> None:
     script = Script(itertools.repeat(50 * MS))
-    assert Preheat(False, 0.2) == preheat(script, max_seconds=0.0)
+    assert Preheat(None, 0.2) == preheat(script, max_seconds=0.0)
     assert script.steps == 4
 
 
@@ -472,3 +472,11 @@ def test_flags_come_together() -> None:
     times[7] = 90 * MS
     found = measure.flags(series(times), Preheat(False, 1.0), TimerCheck(MS, 0.1))
     assert codes(found) == ["trend", "not_flat", "odd_samples", "coarse_clock"]
+
+
+def test_without_pre_heating_flatness_is_not_judged() -> None:
+    now = iter(range(0, 10**9, 1000))
+    warm = measure.preheat(lambda: None, warm_up_ms=0, max_seconds=0.0, clock_ns=lambda: next(now))
+    assert warm.reached is None
+    series = measure.iterate(lambda: None, seconds=0.0, iterations=8, clock_ns=lambda: next(now))
+    assert "not_flat" not in {flag.code for flag in measure.flags(series, warm, TimerCheck(1, 0.0))}
