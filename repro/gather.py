@@ -47,7 +47,7 @@ def prepare(
     job, said = read_job(folder / "job")
     out = folder / "out"
     gathered = gather(job, out, lost, failed=at_once)
-    found, files, redactions = publish(job, gathered, out)
+    found, files, redactions = publish(job, said, gathered, out)
     files |= {f"telemetry/{path.name}": path.read_bytes() for path in sorted((out / "telemetry").iterdir())}
     for record in found:
         home = f"records/{record.record_name}"
@@ -92,17 +92,20 @@ def gather(job: Job, out: Path, lost: str | None, *, failed: bool) -> tuple[Reco
 
 
 def publish(
-    job: Job, found: tuple[Record, ...], out: Path
+    job: Job, said: Said, found: tuple[Record, ...], out: Path
 ) -> tuple[tuple[Record, ...], dict[str, bytes], int]:
     """Return the records and logs as they may leave the machine, and how many values were taken out."""
-    redactor = privacy.of_this_machine()
+    redactor = privacy.Redactor((*said.private, *privacy.private_values()))
     grammar = backends.load(job.backend).LOG_LINES
     files: dict[str, bytes] = {}
     published = []
+    in_logs = 0
     for record in found:
         logs = []
         for path in sorted((out / "records" / record.record_name / "logs").iterdir()):
+            before = redactor.count
             text, lines, kept = keep(path.read_text(errors="replace"), grammar, redactor)
+            in_logs += redactor.count - before
             name = f"records/{record.record_name}/logs/{path.name}" if kept else None
             if name:
                 files[name] = text.encode()
@@ -110,7 +113,7 @@ def publish(
         public = privacy.publish(record, privacy.of_machine(), redactor)
         published.append(msgspec.structs.replace(public, logs=tuple(logs)))
     hidden = sum(record.privacy.redactions for record in published if record.privacy)
-    return tuple(published), files, hidden + redactor.count
+    return tuple(published), files, hidden + in_logs
 
 
 def when(said: Said, found: tuple[Record, ...], *, at_once: bool) -> Sealing:

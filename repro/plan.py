@@ -52,6 +52,8 @@ class Said(msgspec.Struct, frozen=True):
     references: tuple[Reference, ...]
     machine: str
     """Id of the pseudonym key: another one at sealing means another machine or user."""
+    private: tuple[tuple[str, str], ...]
+    """What must be taken out of texts, known only where it was measured; never leaves the work folder."""
 
 
 def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
@@ -143,7 +145,9 @@ def write_job(
         for precision, data in experiment.onnx.items():
             (home / f"model.{precision}.onnx").write_bytes(data)
     case = next(iter(experiments.values())).case
-    said = Said((*claims, *case.claims), case.references, privacy.of_machine().key_id)
+    said = Said(
+        (*claims, *case.claims), case.references, privacy.of_machine().key_id, privacy.private_values()
+    )
     (folder / "said.json").write_bytes(to_json(said))
     (folder / "job.json").write_bytes(to_json(job))
 

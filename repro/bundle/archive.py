@@ -198,7 +198,8 @@ def _unpacked(name: str, parts: Iterator[bytes]) -> Iterator[bytes]:
             if unpacker.eof:
                 raise Refused(f"{name}: its data is not as long as it says")
             rest = packed
-            while rest:
+            # Behind its end a stream consumes nothing, so what is left there would be left forever.
+            while rest and not unpacker.eof:
                 yield unpacker.decompress(rest, CHUNK_BYTES)
                 rest = unpacker.unconsumed_tail
         # What is unpacked but not handed out yet.

@@ -114,7 +114,7 @@ class Redactor:
         self.count = 0
         known = [
             (_whole(kind, value), f"<{kind}>")
-            for kind, value in values
+            for kind, value in sorted(set(values), key=lambda item: -len(item[1]))
             if len(value) > 2 and value not in _SAYS_NOTHING
         ]
         # A mail address before the names in it: what is behind the @ tells as much.
@@ -139,15 +139,15 @@ def _whole(kind: str, value: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(value)}(?!\w){more}", re.IGNORECASE)
 
 
-def of_this_machine() -> Redactor:
-    """Return a redactor that knows this machine's user, home and host."""
+def private_values() -> tuple[tuple[str, str], ...]:
+    """Return what this machine's user, home, host and folder are called, as (kind, value)."""
     host = socket.gethostname()
     values = [("path", str(Path.cwd())), ("host", host), ("host", host.partition(".")[0])]
     with contextlib.suppress(Exception):
         values.append(("user", getpass.getuser()))
     with contextlib.suppress(RuntimeError):
         values.append(("home", str(Path.home())))
-    return Redactor(sorted(values, key=lambda item: -len(item[1])))
+    return tuple(values)
 
 
 def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:

@@ -38,9 +38,17 @@ FLAG_RANKS = (
     "trend",
     "not_flat",
     "coarse_clock",
+    "clock_set",
+    "sealed",
     "sampler",
     "structures",
 )
+SEALED = {
+    "at_once": "at once",
+    "later": "later, from the work folder that the run left",
+    "after_reboot": "after a reboot, from the work folder that the run left",
+    "elsewhere": "on another machine or by another user, from the work folder that the run left",
+}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -121,6 +129,9 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
         ("Output", _output(record)),
     ]
     flags = [flag for each in bundle.records.values() for flag in red_flags(each)]
+    sealed = bundle.statement.predicate.sealed
+    if sealed in ("after_reboot", "elsewhere"):
+        flags.append(("sealed", f"sealed {SEALED[sealed]}"))
     flags.sort(key=lambda flag: FLAG_RANKS.index(flag[0]))
     room = CARD_LINES - len(rows) - 3
     shown = flags[: min(MAX_FLAGS, room)]
@@ -250,6 +261,11 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
         if code in FLAG_RANKS:
             many = f" (in {len(details)} of {len(record.runs)} runs)" if len(details) > 1 else ""
             found.append((code, details[0] + many))
+    found += [
+        ("clock_set", f"the wall clock was {change.after} during the session")
+        for change in record.telemetry.state_changed
+        if change.name == "wall_clock"
+    ]
     sampler = record.telemetry.sampler
     if sampler is None or sampler.ended != "ok":
         found.append(("sampler", "the sampler ended early: the machine's state is known in part"))
@@ -290,6 +306,7 @@ def _details(bundle: Bundle) -> Iterable[Table]:
         _rows(
             ("id", bundle.id),
             ("created", predicate.created_utc),
+            ("sealed", SEALED[predicate.sealed]),
             ("kit", f"{predicate.kit.version}, source {predicate.kit.tree_sha256[:16]}"),
             ("signature", bundle.inspection.signature.text),
             ("files", bundle.inspection.files.text),
@@ -388,6 +405,13 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
             *(
                 (f"{counter.name}, change", quantity(counter.after - counter.before, counter.unit))
                 for counter in record.telemetry.counters
+            ),
+            *(
+                (
+                    f"{change.name}, changed",
+                    f"{quantity(change.before, None)} to {quantity(change.after, None)}",
+                )
+                for change in record.telemetry.state_changed
             ),
         ),
     )
