@@ -124,9 +124,11 @@ def seal(prepared: Prepared, key: Path | None, target: Path, max_size_bytes: int
 
 @contextlib.contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """Say where the work is when sealing fails or the ground under it goes away."""
+    """Say where the work is when the user stops it, sealing fails or the ground under it goes away."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", f"`repro seal {folder}` keeps what was measured") from None
     except OSError as error:
         raise Lost(
             f"{error.strerror or error} ({error.filename or folder})",

@@ -15,11 +15,14 @@ import msgspec
 
 MAX_HITS = 100
 
-_NAME = r"[A-Za-z0-9_.-]*(?:SECRET|TOKEN|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY|CREDENTIAL)[A-Za-z0-9_.-]*"
+# What fails only after a long look ahead is bounded, so that a search takes linear time.
+_NAME = (
+    r"[A-Za-z0-9_.-]{0,40}(?:SECRET|TOKEN|PASSW(?:OR)?D|API_?KEY|ACCESS_?KEY|CREDENTIAL)[A-Za-z0-9_.-]{0,40}"
+)
 RULES: dict[str, re.Pattern[bytes]] = {
     name: re.compile(pattern.encode(), re.IGNORECASE if name in ("named_secret", "bearer") else 0)
     for name, pattern in {
-        "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+        "private_key": r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----",
         "aws_access_key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
         "github_token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})",
         "gitlab_token": r"\bglpat-[A-Za-z0-9_-]{20,}",
@@ -29,11 +32,11 @@ RULES: dict[str, re.Pattern[bytes]] = {
         "pypi_token": r"\bpypi-[A-Za-z0-9_-]{16,}",
         "openai_key": r"\bsk-[A-Za-z0-9_-]{20,}",
         "google_key": r"\bAIza[0-9A-Za-z_-]{35}",
-        "web_token": r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
+        "web_token": r"\beyJ[A-Za-z0-9_-]{10,200}\.[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{5,}",
         "registry_auth": r'"(?:auth|identitytoken|registrytoken)"\s*:\s*"[^"]{4,}"',
-        "url_password": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"']+:[^\s/@\"']+@",
+        "url_password": r"\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"']{1,100}:[^\s/@\"']{1,500}@",
         "bearer": r"\b(?:bearer|basic)\s+[A-Za-z0-9+/_=.-]{16,}",
-        "named_secret": rf"\b{_NAME}[\"']?\s*[=:]\s*[\"']?[^\s\"',}}\]]{{6,}}",
+        "named_secret": rf"\b{_NAME}[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?[^\s\"',}}\]]{{6,}}",
     }.items()
 }
 

@@ -34,8 +34,12 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _HEX = r"[0-9A-Fa-f]"
 _SEGMENTS = r"(?:[\\/][\w.+@~-]+)"
 
-_PATTERNS = (
+# What has names in it goes before the names: what is around them tells as much.
+_AROUND_NAMES = (
     (re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}\b"), "<mail>"),
+    (re.compile(rf"(?:[A-Za-z]:)?{_SEGMENTS}{{2,}}[\\/]?"), "<path>"),
+)
+_PATTERNS = (
     (re.compile(rf"\b{_HEX}{{2}}(?:([:-]){_HEX}{{2}})(?:\1{_HEX}{{2}}){{4}}\b"), "<mac>"),
     # Not a version: a product or an operator before it, or a package's revision behind.
     (
@@ -57,8 +61,8 @@ _PATTERNS = (
         "<ip>",
     ),
     (re.compile(rf"\b{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}\b"), "<uuid>"),
-    (re.compile(rf"(?:[A-Za-z]:)?{_SEGMENTS}{{2,}}[\\/]?"), "<path>"),
 )
+_FOLDERS = frozenset({"path", "home"})
 _SAYS_NOTHING = frozenset({"root", "localhost"})
 """Names that many machines share."""
 
@@ -112,13 +116,12 @@ class Redactor:
 
     def __init__(self, values: Iterable[tuple[str, str]]) -> None:
         self.count = 0
-        known = [
-            (_whole(kind, value), f"<{kind}>")
-            for kind, value in sorted(set(values), key=lambda item: -len(item[1]))
-            if len(value) > 2 and value not in _SAYS_NOTHING
-        ]
-        # A mail address before the names in it: what is behind the @ tells as much.
-        self._rules = (_PATTERNS[0], *known, *_PATTERNS[1:])
+        folders: list[tuple[re.Pattern[str], str]] = []
+        names: list[tuple[re.Pattern[str], str]] = []
+        for kind, value in sorted(set(values), key=lambda item: -len(item[1])):
+            if len(value) > 2 and value not in _SAYS_NOTHING:
+                (folders if kind in _FOLDERS else names).append((_whole(kind, value), f"<{kind}>"))
+        self._rules = (*folders, *_AROUND_NAMES, *names, *_PATTERNS)
 
     def text(self, text: str) -> str:
         """Return `text` without them."""
@@ -135,7 +138,7 @@ class Redactor:
 
 def _whole(kind: str, value: str) -> re.Pattern[str]:
     """Return the pattern of a value and of what would tell more behind it: a domain, the rest of a path."""
-    more = {"host": r"(?:\.[A-Za-z][\w-]*)*", "path": f"{_SEGMENTS}*", "home": f"{_SEGMENTS}*"}.get(kind, "")
+    more = f"{_SEGMENTS}*" if kind in _FOLDERS else r"(?:\.[A-Za-z][\w-]*)*" if kind == "host" else ""
     return re.compile(rf"(?<!\w){re.escape(value)}(?!\w){more}", re.IGNORECASE)
 
 

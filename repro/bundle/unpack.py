@@ -32,7 +32,7 @@ def extract(path: Path, folder: Path) -> tuple[str, ...]:
                 # The file may have been exchanged since it was examined.
                 if name in listed and hashlib.sha256(data).hexdigest() != listed[name]:
                     raise Refused(f"{name} changed while it was read")
-                _write(folder / name, data)
+                _write(folder, Path(name), data)
             return zipped.names
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -42,8 +42,10 @@ def extract(path: Path, folder: Path) -> tuple[str, ...]:
         raise
 
 
-def _write(target: Path, data: bytes) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _write(folder: Path, name: Path, data: bytes) -> None:
+    # `mkdir(parents=True)` would give the ones between the user's usual mode.
+    for parent in reversed(name.parents):
+        (folder / parent).mkdir(mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(target, flags, 0o600), "wb") as file:
+    with open(os.open(folder / name, flags, 0o600), "wb") as file:
         file.write(data)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from repro.errors import Interrupted
 from repro.proc import Child, signal_name
 from repro.worker import Progress
 
@@ -21,16 +20,13 @@ def launch(job_folder: Path, out: Path, tell: Callable[[Progress], None]) -> str
     """
     out.mkdir()
     argv = [sys.executable, "-m", "repro.worker", str(job_folder), str(out)]
-    try:
-        with (
-            (out / "worker.log").open("wb") as errors,
-            Child(argv, stdout=Child.PIPE, stderr=errors) as worker,
-        ):
-            for line in worker.lines():
-                # A line that isn't progress is noise of the interpreter; the log is elsewhere.
-                with contextlib.suppress(msgspec.DecodeError):
-                    tell(msgspec.json.decode(line, type=Progress))
-            status = worker.wait()
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted", f"`repro seal {out.parent}` keeps what was measured") from None
+    with (
+        (out / "worker.log").open("wb") as errors,
+        Child(argv, stdout=Child.PIPE, stderr=errors) as worker,
+    ):
+        for line in worker.lines():
+            # A line that isn't progress is noise of the interpreter; the log is elsewhere.
+            with contextlib.suppress(msgspec.DecodeError):
+                tell(msgspec.json.decode(line, type=Progress))
+        status = worker.wait()
     return f"the worker was ended by {signal_name(status) or f'status {status}'}" if status else None

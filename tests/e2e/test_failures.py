@@ -130,20 +130,71 @@ def test_other_subjects_go_on_after_one_failed(run_case: Call, tmp_path: Path) -
     assert len(base.runs) == 2
 
 
+def interrupted(process: subprocess.Popen[str], folder: Path) -> Path:
+    """Send Ctrl-C, see that all ends and is told as it must be, and return the work folder."""
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("repro: interrupted: ")
+    assert "Traceback" not in errors
+    assert gone(folder)
+    assert list((folder / "bundles").iterdir()) == []
+    (work,) = (folder / "work").iterdir()
+    assert str(work) in errors
+    return work
+
+
 # conv16's inputs take most of a second, long enough to be interrupted there.
 @pytest.mark.parametrize(("case", "phase"), [("conv16", ", preparing"), ("tiny", ", measuring")])
 def test_ctrl_c_ends_all_children_and_says_where_the_work_is(tmp_path: Path, case: str, phase: str) -> None:
     with start(tmp_path, *run_arguments(case, tmp_path, "--duration", "60s")) as process:
         wait_for(process, phase)
+        interrupted(process, tmp_path)
+
+
+@pytest.mark.parametrize("after_ms", range(0, 1500, 150))
+def test_ctrl_c_at_any_moment_leaves_nothing_behind(tmp_path: Path, after_ms: int) -> None:
+    with start(tmp_path, *run_arguments("tiny", tmp_path, "--duration", "60s")) as process:
+        time.sleep(after_ms / 1000)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith("repro: interrupted: ")
-    assert "Traceback" not in errors
+    # Python itself may not have come as far as catching it.
+    if process.returncode != -signal.SIGINT and "repro: " in errors:
+        assert process.returncode == 130, errors
+        assert errors.splitlines()[-1].startswith("repro: interrupted")
+        assert "Traceback" not in errors
     assert gone(tmp_path)
-    assert list((tmp_path / "bundles").iterdir()) == []
-    (work,) = (tmp_path / "work").iterdir()
-    assert str(work) in errors
+    assert not list(tmp_path.glob("bundles/*"))
+
+
+def test_ctrl_c_while_sealing_keeps_the_work_and_it_can_be_sealed(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signing tool hangs at the second signature; the first is the trial before measuring."""
+    tool = shutil.which("ssh-keygen")
+    shim = tmp_path / "bin" / "ssh-keygen"
+    shim.parent.mkdir()
+    shim.write_text(
+        f'''#!/bin/sh
+case "$*" in *"-Y sign"*)
+  [ -e "{tmp_path}/trial" ] && touch "{tmp_path}/sealing" && exec sleep 100
+  touch "{tmp_path}/trial" ;;
+esac
+exec {tool} "$@"
+'''
+    )
+    shim.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{shim.parent}:{path}")
+    with start(tmp_path, *run_arguments("tiny", tmp_path)) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "sealing").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        work = interrupted(process, tmp_path)
+    monkeypatch.setenv("PATH", path)
+    assert call("seal", work).returncode == 0
+    (record,) = bundle.read(bundle_of(tmp_path)).records.values()
+    assert record.status == "measured"
 
 
 def test_a_killed_command_line_leaves_no_child(tmp_path: Path) -> None:

@@ -242,3 +242,30 @@ def test_two_runs_at_once_are_refused(tmp_path: Path, run_case: Call) -> None:
     assert second.returncode == 4
     assert "another run is going on here (tiny, run " in second.stderr
     assert run_case("tiny").returncode == 0, "free after the first one's end"
+
+
+SET_CLOCK = """
+import pathlib, time
+real = time.time_ns
+offset = pathlib.Path(__file__).with_name("offset_ns")
+time.time_ns = lambda: real() + int(offset.read_text())
+"""
+
+
+def test_a_wall_clock_that_is_set_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are taken on the monotonic clock; only the stamps can't be trusted then."""
+    (tmp_path / "sitecustomize.py").write_text(SET_CLOCK)
+    offset_ns = tmp_path / "offset_ns"
+    offset_ns.write_text("0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with start(tmp_path, *run_arguments("tiny", tmp_path, *LONG)) as process:
+        wait_for_turn(tmp_path, 1)
+        (tmp_path / "new").write_text(f"{3600 * 10**9}")
+        (tmp_path / "new").rename(offset_ns)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    record = only_record(tmp_path)
+    assert record.status == "measured"
+    (change,) = (c for c in record.telemetry.state_changed if c.name == "wall_clock")
+    assert str(change.after).startswith(("set by +3600.", "set by +3599.9"))
+    assert max(run.summary.max_ns for run in record.runs) < 3600e9
