@@ -51,9 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"TRT_REPRO_REQUIRE names {sorted(unknown)}; known are {sorted(NEEDS)}")
     for item in items:
         for mark in item.iter_markers("needs"):
+            if "material" in mark.args:
+                item.user_properties.append(("needs", "material"))
             absent = [name for name in mark.args if not NEEDS[name]()]
             if absent and not required & set(absent):
                 item.add_marker(pytest.mark.skip(reason=f"not here: {', '.join(absent)}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ran = [r for r in terminalreporter.getreports("passed") if ("needs", "material") in r.user_properties]
+    terminalreporter.write_line(f"tests over material from outside the repository that ran: {len(ran)}")
 
 
 @pytest.fixture(autouse=True)
