@@ -51,12 +51,13 @@ def seconds(value: float) -> str:
 
 
 def quantity(value: object, unit: str | None) -> str:
-    """Return a value with its unit; bytes as GiB or MiB, yes and no for truth values."""
+    """Return a value with its unit; bytes as GiB, MiB or KiB, yes and no for truth values."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if unit == "bytes" and isinstance(value, (int, float)):
-        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+        exponent = 30 if value >= 2**30 else 20 if value >= 2**20 else 10
+        return f"{value / 2**exponent:.1f} {'KMG'[exponent // 10 - 1]}iB"
     shown = f"{value:g}" if isinstance(value, float) else safe(str(value))
     return f"{shown} {unit}" if unit and unit != "1" else shown
