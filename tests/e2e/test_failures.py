@@ -30,6 +30,11 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+def _heed_signals() -> None:
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(*arguments),
@@ -37,8 +42,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests under nohup would pass on that a hang-up is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        # Tests run by nohup, or in the background, would pass on that these are ignored.
+        preexec_fn=_heed_signals,
     )
 
 
