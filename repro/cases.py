@@ -21,6 +21,7 @@ from repro.errors import ReproError, UsageError, unknown
 from repro.schema import (
     AnyClaim,
     CaseRef,
+    ConvStack,
     ModelSpec,
     Reference,
     Scalar,
@@ -156,17 +157,32 @@ def resolve(case: Case, variant: str | None) -> Experiment:
     return Experiment(case, variant, model, settings, onnx)
 
 
+def module(ref: CaseRef) -> Path:
+    """Return the torch module of a case that the kit ships; raise `UsageError` for any other.
+
+    It is about to be executed, so nothing but the shipped case with this very digest will do.
+    """
+    known = available()
+    path = known[ref.id].parent / "model.py" if ref.id in known else None
+    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant).ref != ref:
+        raise UsageError(
+            f"case {ref.id} is not one that this kit ships with a torch module", "use --backend onnxruntime"
+        )
+    return path
+
+
 def _check_values(model: ModelSpec, settings: Settings) -> None:
     """Raise `ValueError` for a value of the right type that describes nothing."""
-    if len(model.channels) < 2:
-        raise ValueError("`channels` needs at least two numbers, one more than there are layers")
-    for name in ("batch", "height", "width", "kernel"):
-        if getattr(model, name) < 1:
+    for name, value in msgspec.structs.asdict(model).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ValueError(f"`{name}` must be at least 1")
-    if min(model.channels) < 1:
-        raise ValueError("`channels` must be at least 1 each")
-    if model.kernel % 2 == 0:
-        raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
+    if isinstance(model, ConvStack):
+        if len(model.channels) < 2:
+            raise ValueError("`channels` needs at least two numbers, one more than there are layers")
+        if min(model.channels) < 1:
+            raise ValueError("`channels` must be at least 1 each")
+        if model.kernel % 2 == 0:
+            raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
     if settings.warm_up_ms < 0:
         raise ValueError("`warm_up_ms` must be at least 0")
     if not 0 < settings.duration_s < math.inf:

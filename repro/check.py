@@ -241,5 +241,29 @@ class _Graph:
             raise _NoRule("no rule for an Add that broadcasts")
         return self._window(first, n, y, x, h, w) + self._window(second, n, y, x, h, w)
 
+    def _neg(
+        self, node: onnx.NodeProto, n: Indices, y: Indices, x: Indices, h: int, w: int
+    ) -> npt.NDArray[np.float64]:
+        return -self._window(node.input[0], n, y, x, h, w)
 
-_RULES = {"Conv": _Graph._conv, "Relu": _Graph._relu, "Add": _Graph._add}
+    def _matmul(
+        self, node: onnx.NodeProto, n: Indices, y: Indices, x: Indices, h: int, w: int
+    ) -> npt.NDArray[np.float64]:
+        """Multiply whole rows by whole columns of the network's own input; nothing else has them at hand."""
+        if set(node.input) != {self._input} or (h, w) != (1, 1):
+            raise _NoRule("no rule for this MatMul")
+        _, _, height, width = self._source.shape
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        rows = self._source[n, :, y.clip(0, height - 1), :].astype(np.float64)
+        columns = self._source[n, :, :, x.clip(0, width - 1)].astype(np.float64)
+        products: npt.NDArray[np.float64] = np.einsum("pck,pck->pc", rows, columns)
+        return np.where(inside[:, None], products, 0.0)[:, :, None, None]
+
+
+_RULES = {
+    "Conv": _Graph._conv,
+    "Relu": _Graph._relu,
+    "Add": _Graph._add,
+    "Neg": _Graph._neg,
+    "MatMul": _Graph._matmul,
+}

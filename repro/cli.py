@@ -97,6 +97,11 @@ def cli() -> None:
 @click.option("--iterations", type=int, help="Least number of iterations of a run.")
 @click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
+    "--calibrate/--no-calibrate",
+    default=None,
+    help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",
+)
+@click.option(
     "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
 )
 @click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
@@ -106,11 +111,15 @@ def cli() -> None:
 @_sealing_options
 def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: bool, **options: Any) -> None:
     """Run a case and seal what came of it into a signed bundle."""
+    from repro import devices
     from repro.claims import parse
     from repro.plan import Request
     from repro.report import terminal
     from repro.run import run_case
 
+    if options["device"] == "auto":
+        options["device"] = devices.choose("auto").name
+        _say(f"measuring on {options['device']}, the best that can be measured on here (`repro devices`)")
     request = Request(
         claims=tuple(map(parse, claims)),
         duration_s=duration,
@@ -119,8 +128,6 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
-    if request.device == "auto":
-        _say("measuring on cpu: this version has no TensorRT backend yet (`repro devices`)")
     with terminal.Watcher(_console(stderr=True)) as watch:
 
         def approve(prepared: Prepared) -> bool:

@@ -2,51 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from repro import backends
+from repro.backends import cuda
 from repro.errors import ReproError, Unavailable, unknown
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A device by name; `backend` is `None` where this version has none for it."""
+    """A device by name, with the backends that measure on it, the best first."""
 
     name: str
     what: str
-    backend: str | None
+    backends: tuple[str, ...]
     protocol: str
+    gpu: bool
 
 
 DEVICES = {
     device.name: device
     for device in (
-        Device("cpu", "this machine's processor, with ONNX Runtime", "onnxruntime", "brief"),
-        Device("x86", "an NVIDIA GPU in a PC or server, with TensorRT", None, "standard"),
-        Device("orin", "a Jetson Orin, with TensorRT", None, "standard"),
+        Device("cpu", "this machine's processor, with ONNX Runtime", ("onnxruntime",), "brief", gpu=False),
+        Device(
+            "x86",
+            "an NVIDIA GPU in a PC or server, with torch or ONNX Runtime",
+            ("torch", "onnxruntime"),
+            "standard",
+            gpu=True,
+        ),
+        Device("orin", "a Jetson Orin, with TensorRT", (), "standard", gpu=True),
     )
 }
 
 
 def choose(name: str) -> Device:
-    """Return the device `name`; `auto` is the best one that this version can measure on."""
+    """Return the device `name`; `auto` is the best one that this version can measure on here."""
     if name == "auto":
-        return DEVICES["cpu"]
+        x86 = DEVICES["x86"]
+        return x86 if cuda.present() and availability(x86) is None else DEVICES["cpu"]
     if name not in DEVICES:
         raise unknown("device", name, [*DEVICES, "auto"])
-    device = DEVICES[name]
-    if device.backend is None:
+    return DEVICES[name]
+
+
+def backend(device: Device, name: str | None = None) -> str:
+    """Return the backend to use: the one named, or the first that is installed; raise if none is."""
+    if name is not None:
+        backends.load(name)
+        if name not in device.backends:
+            raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
+        return name
+    if not device.backends:
         raise Unavailable(
-            f"this version of the kit can't measure on {name} yet", "DEVICE=cpu runs the same case here"
+            f"this version of the kit can't measure on {device.name} yet",
+            "DEVICE=cpu runs the same case here",
         )
-    return device
+    for each in device.backends:
+        with contextlib.suppress(Unavailable):
+            backends.load(each).release(gpu=device.gpu)
+            return each
+    # None is there; say how to get the best.
+    backends.load(device.backends[0]).release(gpu=device.gpu)
+    return device.backends[0]
 
 
 def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
-    if device.backend is None:
-        return "no TensorRT backend in this version"
     try:
-        backends.load(device.backend).release()
+        backend(device)
+        if device.gpu:
+            cuda.look()
     except ReproError as error:
-        return str(error)
+        return error.what
     return None

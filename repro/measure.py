@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Protocol as Interface
 
 import msgspec
 import numpy as np
@@ -33,6 +34,12 @@ KEPT_ROWS = 20_000
 """Rows of a samples file; longer runs are thinned evenly and say so."""
 FLAT_SHARE = 0.01
 FLAT_WINDOW_S = 2.0
+HOST_TIMER = "host clock around each inference"
+EVENT_TIMER = "CUDA events before and after each inference"
+AHEAD = 8
+"""Inferences that wait in a full queue, so that the device never waits for the host."""
+CLOCKS_AGREE_SHARE = 0.01
+ENQUEUE_BOUND_SHARE = 0.9
 
 now_ns = time.perf_counter_ns
 """The clock of everything: on Linux CLOCK_MONOTONIC, one for all processes of the machine."""
@@ -117,6 +124,7 @@ COLUMNS = (
     Column("start_ns", "ns"),
     Column("duration_ns", "ns"),
     Column("involuntary_switches", "1"),
+    Column("enqueue_ns", "ns"),
 )
 
 
@@ -126,6 +134,8 @@ class Series(msgspec.Struct, frozen=True):
     start_ns: npt.NDArray[np.int64]
     duration_ns: npt.NDArray[np.int64]
     involuntary_switches: npt.NDArray[np.int64] | None
+    enqueue_ns: npt.NDArray[np.int64] | None = None
+    """Host time to enqueue, where the device executes on its own."""
 
     def summary(self) -> Summary:
         """Summarise all iterations."""
@@ -145,11 +155,15 @@ class Series(msgspec.Struct, frozen=True):
     def packed(self) -> tuple[bytes, tuple[Column, ...], int]:
         """Return the samples file, its columns and the number of rows kept."""
         keep = stats.thin(self.start_ns.size, KEPT_ROWS)
-        columns = [self.start_ns - self.start_ns[0], self.duration_ns]
-        if self.involuntary_switches is not None:
-            columns.append(self.involuntary_switches)
-        data = b"".join(column[keep].astype("<i8").tobytes() for column in columns)
-        return data, COLUMNS[: len(columns)], int(keep.size)
+        arrays = (
+            self.start_ns - self.start_ns[0],
+            self.duration_ns,
+            self.involuntary_switches,
+            self.enqueue_ns,
+        )
+        present = [(spec, array) for spec, array in zip(COLUMNS, arrays, strict=True) if array is not None]
+        data = b"".join(array[keep].astype("<i8").tobytes() for _, array in present)
+        return data, tuple(spec for spec, _ in present), int(keep.size)
 
 
 def unpack(data: bytes, columns: Sequence[Column], rows: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -193,6 +207,86 @@ def iterate(
         np.array(durations, dtype=np.int64),
         np.array([b - a for a, b in pairwise(counts)], dtype=np.int64) if switches else None,
     )
+
+
+class Queue(Interface):
+    """A device that executes in the order of enqueueing and stamps events with its own clock."""
+
+    resolution_ns: int
+
+    def event(self) -> int:
+        """Make an event."""
+
+    def mark(self, event: int) -> None:
+        """Enqueue an event."""
+
+    def wait(self, event: int | None = None) -> None:
+        """Wait for an event, or for everything."""
+
+    def between_ns(self, first: int, second: int) -> float:
+        """Return the time between two events that have happened."""
+
+
+def iterate_enqueued(
+    queue: Queue,
+    enqueue: Callable[[], None],
+    *,
+    seconds: float,
+    iterations: int,
+    ahead: int = AHEAD,
+    before: Callable[[], None] | None = None,
+    clock_ns: Callable[[], int] = now_ns,
+    switches: Callable[[], int] | None = None,
+) -> tuple[Series, float]:
+    """Enqueue until at least `seconds` and `iterations` are done, with up to `ahead` waiting.
+
+    Each duration is between an event before and one after the inference; `before` enqueues what must
+    not be timed. Returns the iterations, and the device's time over the host's for the whole run.
+    """
+    base = queue.event()
+    events = [(queue.event(), queue.event()) for _ in range(ahead + 1)]
+    starts: list[int] = []
+    durations: list[int] = []
+    enqueued: list[int] = []
+    counts: list[int] = [switches()] if switches else []
+    queue.wait()
+    queue.mark(base)
+    queue.wait(base)
+    zero = clock_ns()
+    end = zero + int(seconds * 1e9)
+    last = base
+
+    def collect() -> None:
+        first, after = events[len(durations) % len(events)]
+        queue.wait(after)
+        starts.append(zero + round(queue.between_ns(base, first)))
+        durations.append(max(1, round(queue.between_ns(first, after))))
+
+    while clock_ns() < end or len(enqueued) < iterations:
+        if before:
+            before()
+        first, last = events[len(enqueued) % len(events)]
+        queue.mark(first)
+        begin = clock_ns()
+        enqueue()
+        enqueued.append(clock_ns() - begin)
+        queue.mark(last)
+        if switches:
+            counts.append(switches())
+        while len(enqueued) - len(durations) > ahead:
+            collect()
+    queue.wait(last)
+    host_ns = clock_ns() - zero
+    device_ns = queue.between_ns(base, last)
+    while len(durations) < len(enqueued):
+        collect()
+    series = Series(
+        np.array(starts, dtype=np.int64),
+        np.array(durations, dtype=np.int64),
+        np.array([b - a for a, b in pairwise(counts)], dtype=np.int64) if switches else None,
+        np.array(enqueued, dtype=np.int64),
+    )
+    return series, device_ns / host_ns
 
 
 def flat(starts: list[int], durations: list[int]) -> bool:
@@ -243,6 +337,13 @@ def timer_check(median_ns: float, clock_ns: Callable[[], int] = now_ns) -> Timer
     return TimerCheck(step, step / median_ns)
 
 
+def event_check(series: Series, queue: Queue, ratio: float) -> TimerCheck:
+    """Return the smallest difference between durations, or the stated resolution where all are equal."""
+    distinct = np.unique(series.duration_ns)
+    step = int(np.diff(distinct).min()) if distinct.size > 1 else queue.resolution_ns
+    return TimerCheck(step, step / float(np.median(series.duration_ns)), ratio)
+
+
 def _step(clock_ns: Callable[[], int]) -> int:
     first = clock_ns()
     while (second := clock_ns()) == first:
@@ -264,4 +365,16 @@ def flags(series: Series, warm: Preheat, check: TimerCheck) -> tuple[Flag, ...]:
         found.append(Flag("odd_samples", f"{odd} of {n} iterations are far from the rest; kept"))
     if check.step_share_of_median > FLAT_SHARE:
         found.append(Flag("coarse_clock", f"one step is {check.step_share_of_median:.1%} of a median"))
+    ratio = check.second_clock_ratio
+    if ratio is not None and abs(ratio - 1) > CLOCKS_AGREE_SHARE:
+        found.append(Flag("clocks_disagree", f"the device's clock ran at {ratio:.4f} of the host's"))
+    if series.enqueue_ns is not None:
+        share = float(np.median(series.enqueue_ns) / np.median(series.duration_ns))
+        if share > ENQUEUE_BOUND_SHARE:
+            found.append(
+                Flag(
+                    "enqueue_bound",
+                    f"enqueueing took {share:.0%} of an inference: the device may have waited",
+                )
+            )
     return tuple(found)

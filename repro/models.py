@@ -9,12 +9,14 @@ is set explicitly. The only module that imports `onnx` to write.
 from __future__ import annotations
 
 import hashlib
+import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from repro.schema import ModelSpec, TensorSpec
+from repro.schema import ConvStack, ModelSpec, Negate, Square, TensorSpec, Work
 
 if TYPE_CHECKING:
     import onnx
@@ -59,12 +61,55 @@ def weight_exponent(fan_in: int) -> int:
     return -7 - half
 
 
+def shapes(spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the network's input and output, [n, c, h, w]."""
+    if isinstance(spec, ConvStack):
+        place = (spec.height, spec.width)
+        return (spec.batch, spec.channels[0], *place), (spec.batch, spec.channels[-1], *place)
+    shape = (1, 1, spec.size, spec.size) if isinstance(spec, Square) else _plane(spec)
+    return shape, shape
+
+
+def _plane(spec: Negate) -> tuple[int, ...]:
+    return (1, spec.channels, spec.height, spec.width)
+
+
 def tensors(spec: ModelSpec, precision: str) -> tuple[TensorSpec, TensorSpec]:
     """Return the network's input and output."""
-    place = (spec.height, spec.width)
-    return (
-        TensorSpec("input", (spec.batch, spec.channels[0], *place), precision, "chw"),
-        TensorSpec("output", (spec.batch, spec.channels[-1], *place), precision, "chw"),
+    source, result = shapes(spec)
+    return TensorSpec("input", source, precision, "chw"), TensorSpec("output", result, precision, "chw")
+
+
+def file_precision(precision: str) -> str:
+    """Return the precision of the model file for a planned one: TF32 is how FP32 numbers are multiplied."""
+    return "fp32" if precision == "tf32" else precision
+
+
+def weighted_layers(spec: ModelSpec) -> int:
+    """Return how many layers multiply, one after another."""
+    return len(spec.channels) - 1 if isinstance(spec, ConvStack) else 1
+
+
+def work(spec: ModelSpec, precision: str) -> Work:
+    """Count floating-point operations (a multiply-add is two) and bytes of one inference.
+
+    `bytes_low` reads the input and the weights and writes the output, once; `bytes_high` moves every
+    tensor between layers, too. The bias's additions are not counted.
+    """
+    size = np.dtype(DTYPES[precision]).itemsize
+    source, result = (math.prod(shape) for shape in shapes(spec))
+    if isinstance(spec, Square):
+        return Work(2 * spec.size**3, size * (source + result), size * (source + result), ())
+    if isinstance(spec, Negate):
+        return Work(0, size * (source + result), size * (source + result), ())
+    place = spec.batch * spec.height * spec.width
+    pairs = list(pairwise(spec.channels))
+    constants = sum(a * b * spec.kernel**2 + (b if spec.bias else 0) for a, b in pairs)
+    return Work(
+        flop=sum(2 * place * a * b * spec.kernel**2 for a, b in pairs),
+        bytes_low=size * (source + result + constants),
+        bytes_high=size * (sum(place * (a + b) for a, b in pairs) + constants),
+        unknown_ops=(),
     )
 
 
@@ -74,6 +119,33 @@ def build(spec: ModelSpec, precision: str) -> bytes:
     from onnx import helper
 
     dtype = onnx.TensorProto.FLOAT if precision == "fp32" else onnx.TensorProto.FLOAT16
+    if isinstance(spec, ConvStack):
+        network, (nodes, initializers) = "conv_stack", _conv_stack(spec, precision, dtype)
+    elif isinstance(spec, Square):
+        network, initializers = "square", []
+        nodes = [helper.make_node("MatMul", ["input", "input"], ["output"], name="square")]
+    else:
+        network, initializers = "negate", []
+        nodes = [helper.make_node("Neg", ["input"], ["output"], name="negate")]
+    source, result = (
+        helper.make_tensor_value_info(tensor.name, dtype, tensor.shape) for tensor in tensors(spec, precision)
+    )
+    graph = helper.make_graph(nodes, network, [source], [result], initializers)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name=PRODUCER[0],
+        producer_version=PRODUCER[1],
+    )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _conv_stack(
+    spec: ConvStack, precision: str, dtype: int
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    from onnx import helper
+
     layers = len(spec.channels) - 1
     pad = spec.kernel // 2
     nodes: list[onnx.NodeProto] = []
@@ -105,15 +177,4 @@ def build(spec: ModelSpec, precision: str) -> bytes:
                 strides=[1, 1],
             )
         )
-    source, result = (
-        helper.make_tensor_value_info(tensor.name, dtype, tensor.shape) for tensor in tensors(spec, precision)
-    )
-    graph = helper.make_graph(nodes, spec.network, [source], [result], initializers)
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name=PRODUCER[0],
-        producer_version=PRODUCER[1],
-    )
-    return bytes(model.SerializeToString(deterministic=True))
+    return nodes, initializers

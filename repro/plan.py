@@ -10,13 +10,19 @@ import datetime
 import hashlib
 import secrets
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
 import msgspec
 
-from repro import __version__, backends, bundle, cases, devices, lowering, measure, releases
+from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases
+from repro.backends import cuda
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
 from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
+
+CALIBRATION = ("calib-copy", "calib-gemm")
+Role = Literal["subject", "calibration"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     iterations: int | None = None
     threads: int | None = None
+    calibrate: bool | None = None
+    """Run the calibration cases along; `None`: on a GPU."""
     claims: tuple[AnyClaim, ...] = ()
     key: Path | None = None
     unsigned: bool = False
@@ -61,13 +69,13 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
     device = devices.choose(request.device)
-    backend_name = request.backend or device.backend
-    if backend_name is None:
-        raise Unavailable(f"nothing measures on {device.name} in this version")
+    backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
+    if device.gpu:
+        cuda.look()
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
-    release = releases.choose(request.release, device.name, backend.release())
+    release = releases.choose(request.release, device.name, backend.release(gpu=device.gpu))
     protocol = measure.protocol(
         request.protocol or device.protocol,
         build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
@@ -78,33 +86,18 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     )
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
+    wanted: list[tuple[Role, cases.Experiment]] = [
+        ("subject", cases.resolve(case, variant)) for variant in variants
+    ]
+    if device.gpu if request.calibrate is None else request.calibrate:
+        wanted += [("calibration", cases.resolve(cases.load(name), None)) for name in CALIBRATION]
     experiments: dict[str, cases.Experiment] = {}
     subjects = []
-    for variant in variants:
-        experiment = cases.resolve(case, variant)
-        planned = lowering.plan(
-            experiment.settings, case.on.get(device.name, {}), device.name, backend.SETTINGS
-        )
-        if refusal := backend.refuse(planned.planned):
-            raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
-        name = f"{variant or 'base'}-{release}"
-        precision = planned.planned["precision"]
+    for role, experiment in wanted:
+        variant = experiment.case.id if role == "calibration" else experiment.variant or cases.BASE
+        name = f"{variant}-{release}"
         experiments[name] = experiment
-        subjects.append(
-            Subject(
-                record_name=name,
-                role="subject",
-                case=experiment.ref,
-                model=experiment.model,
-                settings=experiment.settings,
-                planned=planned.planned,
-                inapplicable=planned.inapplicable,
-                substitutions=planned.substitutions,
-                model_file=f"records/{name}/case/model.{precision}.onnx",
-                model_digests=experiment.model_digests,
-                tolerances=case.tolerance,
-            )
-        )
+        subjects.append(_subject(name, role, experiment, device, backend))
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
         kit=kit(),
@@ -122,6 +115,32 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         subjects=tuple(subjects),
     )
     return job, experiments
+
+
+def _subject(
+    name: str, role: Role, experiment: cases.Experiment, device: devices.Device, backend: ModuleType
+) -> Subject:
+    """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
+    case = experiment.case
+    planned = lowering.plan(
+        experiment.settings, case.on.get(device.name, {}), device.name, backend.settings(gpu=device.gpu)
+    )
+    if refusal := backend.refuse(planned.planned, gpu=device.gpu):
+        raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
+    precision = models.file_precision(str(planned.planned["precision"]))
+    return Subject(
+        record_name=name,
+        role=role,
+        case=experiment.ref,
+        model=experiment.model,
+        settings=experiment.settings,
+        planned=planned.planned,
+        inapplicable=planned.inapplicable,
+        substitutions=planned.substitutions,
+        model_file=f"records/{name}/case/model.{precision}.onnx",
+        model_digests=experiment.model_digests,
+        tolerances=case.tolerance,
+    )
 
 
 def kit() -> Kit:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,13 @@ from typing import NamedTuple
 import msgspec
 
 from repro import backends, measure, models, telemetry
+from repro.backends import cuda
+from repro.backends.cuda import Gpu
+from repro.devices import DEVICES
 from repro.errors import ReproError, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
+from repro.probes.nvml import reasons
 from repro.schema import (
     Board,
     Clock,
@@ -43,6 +48,9 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
+SLOWDOWNS = frozenset(
+    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
+)
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -64,23 +72,30 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     limits: Limits
     virtualised: str | None
+    gpu: Gpu | None
+    """The device under test, where it is one."""
 
     @classmethod
     def begin(cls, job: Job) -> Sitting:
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
+        gpu = cuda.look() if DEVICES[job.device].gpu else None
+        release = backends.load(job.backend).release(gpu=gpu is not None)
+        if gpu:
+            release = msgspec.structs.replace(release, driver=cuda.driver_version())
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
             origin_ns=measure.now_ns(),
             boot=boot_id(),
             clock=measure.clock(),
-            release=backends.load(job.backend).release(),
+            release=release,
             threads=job.threads or max(1, cores - 1),
             cores=cores,
             limits=limits(),
             virtualised=virtualisation(),
+            gpu=gpu,
         )
 
     def write(self, out: Path) -> None:
@@ -162,9 +177,8 @@ def _record(
     for result in results:
         effective |= result.effective
     built = next((result for result in results if result.build), Result(stages=()))
-    precision = Path(subject.model_file).stem.rpartition(".")[2]
+    precision = models.file_precision(str(subject.planned["precision"]))
     tensors = models.tensors(subject.model, precision)
-    name = fact_value(recording.telemetry.facts, "cpu_model")
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
@@ -195,24 +209,20 @@ def _record(
             options=built.options,
             place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
-        board=Board(
-            name=str(name) if name is not None else None,
-            cores=sitting.cores,
-            threads=sitting.threads,
-        ),
+        board=_board(sitting, recording),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
             order=tuple(entry.turn for entry in all_taken),
             builds_done=len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
-            l2_state=backend.L2_STATE,
-            timer=backend.TIMER,
+            l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
+            timer=measure.EVENT_TIMER if sitting.gpu else measure.HOST_TIMER,
         ),
         builds=tuple(result.build for result in results if result.build),
         runs=runs,
         layers=built.layers,
-        work=None,
+        work=models.work(subject.model, precision),
         telemetry=recording.telemetry,
         privacy=None,
         logs=(),
@@ -220,6 +230,25 @@ def _record(
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))
+
+
+def _board(sitting: Sitting, recording: Recording) -> Board:
+    facts, gpu = recording.telemetry.facts, sitting.gpu
+    if gpu is None:
+        name = fact_value(facts, "cpu_model")
+        return Board(
+            name=str(name) if name is not None else None, cores=sitting.cores, threads=sitting.threads
+        )
+    mig = fact_value(facts, "mig_mode")
+    return Board(
+        name=gpu.name,
+        compute_capability=gpu.compute_capability,
+        sm_count=gpu.sm_count,
+        integrated=gpu.integrated,
+        mig=None if mig is None else mig == "on",
+        gpu=gpu.uuid,
+        cores=sitting.cores,
+    )
 
 
 def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recording, out: Path) -> None:
@@ -265,7 +294,13 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     sitting = Sitting.read(out)
     if sitting is None:
         raise ReproError(f"nothing was measured ({reason})", f"{out} holds no session")
-    recording = telemetry.collect(out / "sampler", telemetry.NAMES, None, sitting.origin_ns, clean=False)
+    recording = telemetry.collect(
+        out / "sampler",
+        telemetry.probes(sitting.gpu.uuid if sitting.gpu else None),
+        None,
+        sitting.origin_ns,
+        clean=False,
+    )
     taken: list[Taken] = []
     for folder in sorted((out / "turns").glob("*"), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -292,6 +327,9 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
         flags.append(
             Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core during the run")
         )
+    nvml = recording.probes.get("nvml")
+    if nvml:
+        flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",
@@ -303,7 +341,18 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
         involuntary_switches_per_iteration=measured.involuntary_switches_per_iteration,
         phases=measured.phases,
         flags=tuple(flags),
+        enqueue_median_ns=measured.enqueue_median_ns,
+        mean_power_w=nvml.rate("energy", window) if nvml else None,
     )
+
+
+def _slowed(readings: Sequence[float]) -> list[Flag]:
+    """Flag what held the clocks down while a run was measured."""
+    seen = Counter(name for bits in readings for name in reasons(int(bits)) if name in SLOWDOWNS)
+    return [
+        Flag("slowed", f"clocks were held down by {name} in {n} of {len(readings)} readings")
+        for name, n in sorted(seen.items())
+    ]
 
 
 def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
@@ -327,12 +376,12 @@ def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
     return tuple(merged)
 
 
-NO_GPU = "no GPU takes part"
+NO_GPU = "no GPU takes part, or its driver doesn't tell"
 WHY_MISSING = {
     "boot": "this system names no boot",
     "runtime.release.build": "the package names no build number",
-    "runtime.release.cuda": NO_GPU,
-    "runtime.release.cudnn": NO_GPU,
+    "runtime.release.cuda": "no GPU takes part, or it stands among the libraries",
+    "runtime.release.cudnn": "no GPU takes part, or it stands among the libraries",
     "runtime.release.driver": NO_GPU,
     "runtime.release.l4t": "not a Jetson",
     "runtime.provider": "no session was made",
@@ -360,11 +409,12 @@ WHY_MISSING = {
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",
     "builds.check.error": "the sampled output is not finite",
+    "runs.mean_power_w": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
-    "work": "this version counts no work",
+    "work": "the model is not described",
     "telemetry.sampler": "nothing was sampled",
     "telemetry.sampler.pinned_to": "the sampler is not pinned",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",

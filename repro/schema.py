@@ -45,14 +45,13 @@ class Carried(msgspec.Struct, frozen=True):
 # --- the experiment -----------------------------------------------------------------------------
 
 
-class ModelSpec(Carried, frozen=True, forbid_unknown_fields=True):
-    """A network by description: a chain of 2-D convolutions, stride 1, padding `kernel // 2`.
+class ConvStack(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="conv_stack"):
+    """A chain of 2-D convolutions, stride 1, padding `kernel // 2`.
 
     The input has shape [`batch`, `channels[0]`, `height`, `width`]; layer i maps `channels[i]` to
     `channels[i + 1]`. Weights follow from `seed` (see `models.py`).
     """
 
-    network: Literal["conv_stack"]
     seed: str
     batch: int
     height: int
@@ -62,8 +61,29 @@ class ModelSpec(Carried, frozen=True, forbid_unknown_fields=True):
     bias: bool
 
 
-class Settings(Carried, frozen=True, forbid_unknown_fields=True):
-    """What the experiment means, in no runtime's language; `lowering.py` turns it into flags."""
+class Square(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="square"):
+    """The product of a `size` × `size` matrix with itself: 2 `size`³ operations and no weights."""
+
+    size: int
+
+
+class Negate(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="negate"):
+    """Every element read once and written once, as [1, `channels`, `height`, `width`]."""
+
+    channels: int
+    height: int
+    width: int
+
+
+ModelSpec: TypeAlias = ConvStack | Square | Negate
+"""A network by description."""
+
+
+class Settings(Carried, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the experiment means, in no runtime's language; `lowering.py` turns it into flags.
+
+    A setting that came later has a default and is left out where it holds, so that digests stay.
+    """
 
     precision: Precision
     typing: Literal["weak", "strong"]
@@ -80,13 +100,15 @@ class Settings(Carried, frozen=True, forbid_unknown_fields=True):
     optimization_level: int | None
     """`None`: the runtime's default."""
     percentiles: tuple[int, ...]
+    queue: Literal["full", "synchronised"] = "full"
+    """On a GPU: the next inference is enqueued while one runs, or only after it has ended."""
 
 
 class Effective(Carried, frozen=True):
     """What a setting really was, and what says so."""
 
     value: Scalar | None
-    source: Literal["echo", "graph", "log", "assumed"]
+    source: Literal["echo", "graph", "kernels", "log", "assumed"]
 
 
 class SettingsSeen(Carried, frozen=True):
@@ -443,6 +465,8 @@ class TimerCheck(Carried, frozen=True):
 
     step_ns: int
     step_share_of_median: float
+    second_clock_ratio: float | None = None
+    """Time of the whole run by the device's clock, over the same by the host's; `None`: one clock only."""
 
 
 class ProtocolSeen(Carried, frozen=True):
@@ -548,6 +572,10 @@ class Run(Carried, frozen=True):
     involuntary_switches_per_iteration: float | None
     phases: tuple[Phase, ...]
     flags: tuple[Flag, ...]
+    enqueue_median_ns: float | None = None
+    """Host time to enqueue one inference, where that is apart from its execution."""
+    mean_power_w: float | None = None
+    """Mean power of the GPU over the measured phase, by its energy counter."""
 
 
 class LayerTensor(Carried, frozen=True):

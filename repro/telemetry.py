@@ -28,6 +28,7 @@ import msgspec
 
 from repro.probes import Absent, Probe, Reading
 from repro.probes.host import Host
+from repro.probes.nvml import Nvml
 from repro.proc import Child, hold_lifeline
 from repro.schema import (
     Channel,
@@ -48,8 +49,13 @@ KEPT_ROWS = 20_000
 END_GRACE_S = 2.0
 CLOCK_STEP_NS = 1_000_000_000
 """A wall clock that moved this far against the steady one was set; slewing stays far below it."""
-PROBES: dict[str, Callable[[int], Probe]] = {"host": Host}
-NAMES = tuple(PROBES)
+PROBES: dict[str, Callable[[int, str | None], Probe]] = {"host": lambda pid, _gpu: Host(pid), "nvml": Nvml}
+"""By name: what reads, given the process to watch and the UUID of the GPU under test."""
+
+
+def probes(gpu: str | None) -> tuple[str, ...]:
+    """Return the probes of a session; without a GPU under test nobody asks its driver."""
+    return tuple(name for name in PROBES if name != "nvml" or gpu)
 
 
 # --- the sampler's process ----------------------------------------------------------------------
@@ -150,14 +156,17 @@ def sample(folder: Path, watched: Iterable[Probe]) -> None:
 class Sampler:
     """The sampler's process, watching `pid` and its children; leaving the context ends it."""
 
-    def __init__(self, folder: Path, pid: int, names: Sequence[str] = NAMES) -> None:
+    def __init__(
+        self, folder: Path, pid: int, gpu: str | None = None, watched: Sequence[str] | None = None
+    ) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._names = names
+        self._names = probes(gpu) if watched is None else tuple(watched)
         self._begin_ns = time.perf_counter_ns()
         with (folder / "sampler.log").open("wb") as log:
             self._child = Child(
-                [sys.executable, "-m", "repro.telemetry", str(folder), str(pid), *names], stderr=log
+                [sys.executable, "-m", "repro.telemetry", str(folder), str(pid), gpu or "", *self._names],
+                stderr=log,
             )
 
     def __enter__(self) -> Sampler:
@@ -196,16 +205,26 @@ class Recorded(msgspec.Struct, frozen=True):
             data += struct.pack(f"<{len(keep)}d", *(column[i] for i in keep))
         return data
 
-    def change(self, name: str, phase: Phase) -> float | None:
-        """Return by how much a counting channel grew during a phase, `None` where it wasn't read."""
+    def during(self, name: str, phase: Phase) -> list[tuple[float, float]]:
+        """Return the readings of a channel during a phase, as (time in ns, value)."""
         if name not in self.names:
-            return None
-        values = [
-            value
+            return []
+        return [
+            (t, value)
             for t, value in zip(self.columns[0], self.columns[self.names.index(name) + 1], strict=True)
             if phase.start_ns <= t <= phase.end_ns and not math.isnan(value)
         ]
-        return values[-1] - values[0] if len(values) > 1 else None
+
+    def change(self, name: str, phase: Phase) -> float | None:
+        """Return by how much a counting channel grew during a phase, `None` where it wasn't read."""
+        read = self.during(name, phase)
+        return read[-1][1] - read[0][1] if len(read) > 1 else None
+
+    def rate(self, name: str, phase: Phase) -> float | None:
+        """Return how fast a counting channel grew during a phase, per second; `None` where it wasn't read."""
+        read = self.during(name, phase)
+        seconds = (read[-1][0] - read[0][0]) / 1e9 if read else 0.0
+        return (read[-1][1] - read[0][1]) / seconds if seconds > 0 else None
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -228,7 +247,7 @@ def collect(
     changes: list[StateChange] = []
     recorded: dict[str, Recorded] = {}
     for name in names:
-        probe = PROBES[name](os.getpid())
+        probe = PROBES[name](os.getpid(), None)
         opening = _decode(folder / f"{name}.json", Opening)
         closing = _decode(folder / f"{name}.end.json", Closing)
         read = opening.open if opening else ()
@@ -342,4 +361,4 @@ def fact_value(facts: Iterable[Fact], name: str) -> Scalar | None:
 
 
 if __name__ == "__main__":
-    sample(Path(sys.argv[1]), [PROBES[name](int(sys.argv[2])) for name in sys.argv[3:]])
+    sample(Path(sys.argv[1]), [PROBES[name](int(sys.argv[2]), sys.argv[3] or None) for name in sys.argv[4:]])

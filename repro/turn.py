@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import statistics
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     subject: Subject
     model_path: str
     backend: str
+    gpu: bool
     threads: int
     seed: int
     protocol: Protocol
@@ -65,6 +67,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     preheat: Preheat
     timer_check: TimerCheck
     involuntary_switches_per_iteration: float | None
+    enqueue_median_ns: float | None
     phases: tuple[Phase, ...]
     flags: tuple[Flag, ...]
 
@@ -142,7 +145,10 @@ class _Stage:
 
 
 def _seen(stage: StageName, error: BaseException) -> ErrorSeen:
-    code = error.code if isinstance(error, Failure) else type(error).__name__
+    # A backend's error may bring a code of its own.
+    code = getattr(error, "code", None)
+    if not isinstance(code, str):
+        code = type(error).__name__
     message = str(error) or type(error).__name__
     return ErrorSeen(stage, code, None, message, signature(stage, code, message))
 
@@ -163,18 +169,22 @@ def run(task: Task, folder: Path) -> Result:
     trace = Trace(folder / "stages.jsonl", task.origin_ns)
     found: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # The stage has noted it; what was found before it stays.
-        for part in _steps(task, folder, trace):
+        steps = _steps(task, folder, trace)
+        for part in steps:
+            try:
+                # What is known by now must outlive a crash.
+                Result(stages=tuple(trace.done), **{**found, **part}).write(folder, "found.json")
+            except Exception as error:  # noqa: BLE001 - it belongs to the stage that gave this part
+                steps.throw(error)
             found.update(part)
-            # What is known by now must outlive a crash.
-            Result(stages=tuple(trace.done), **found).write(folder, "found.json")
     return Result(stages=tuple(trace.done), **found)
 
 
-def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]]:
+def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object], None, None]:
     subject = task.subject
     backend = backends.load(task.backend)
     with trace.stage("prepare"):
-        tensors = models.tensors(subject.model, Path(task.model_path).stem.rpartition(".")[2])
+        tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
         seed = f"{task.seed}/{task.turn.build}"
         source = models.inputs(seed, tensors[0])
         result = check.poison(tensors[1])
@@ -183,10 +193,11 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]
         engine = backend.build(
             Path(task.model_path),
             folder,
+            subject,
+            gpu=task.gpu,
             threads=task.threads,
             source=source,
             result=result,
-            tensors=tensors,
         )
         seconds = (measure.now_ns() - begin) / 1e9
         effective = engine.effective()
@@ -211,6 +222,7 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]
                 "; ".join(f"{m.setting} is {m.effective}, planned was {m.planned}" for m in wrong),
             )
     with trace.stage("check"):
+        engine.poison(result)
         engine.step()
         verdict = _check(
             task, engine.output(), source, backend.unoptimised, str(effective["precision"].value)
@@ -219,15 +231,12 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Iterator[dict[str, object]
         if not verdict.ok:
             raise Failure("wrong_output", "; ".join(verdict.problems))
     with trace.stage("run"):
-        measured = _measure(task, folder, trace, engine.step)
+        measured = _measure(task, folder, trace, engine)
+        # What the kit itself does.
+        own = {"warm_up_ms", "duration_s", "percentiles", "l2", "queue"} & subject.planned.keys()
         yield {
             "run": measured,
-            "effective": effective
-            | {
-                "warm_up_ms": Effective(subject.planned["warm_up_ms"], "echo"),
-                "duration_s": Effective(subject.planned["duration_s"], "echo"),
-                "percentiles": Effective(subject.planned["percentiles"], "echo"),
-            },
+            "effective": effective | {name: Effective(subject.planned[name], "echo") for name in sorted(own)},
         }
 
 
@@ -238,36 +247,52 @@ def _check(
     if precision not in subject.tolerances:
         raise Failure("no_tolerance", f"the case allows no error for {precision}: add it to [tolerance]")
     model = Path(task.model_path)
-    spec = models.tensors(subject.model, model.stem.rpartition(".")[2])[1]
-    limit = check.tolerance(subject.tolerances[precision], len(subject.model.channels) - 1)
+    spec = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))[1]
+    limit = check.tolerance(subject.tolerances[precision], models.weighted_layers(subject.model))
     seed = f"{task.seed}/{task.turn.build}/positions"
     return check.output(model.read_bytes(), source, output, spec, limit, seed=seed, library=library)
 
 
-def _measure(task: Task, folder: Path, trace: Trace, step: Callable[[], None]) -> Measured:
-    plan = task.protocol
+def _measure(task: Task, folder: Path, trace: Trace, engine: Any) -> Measured:
+    plan, planned = task.protocol, task.subject.planned
+    switches = _involuntary_switches()
     start = trace.now()
     warm = measure.preheat(
-        step,
-        warm_up_ms=int(task.subject.planned["warm_up_ms"] or 0),
-        max_seconds=plan.preheat_max_s,
+        engine.step, warm_up_ms=int(planned["warm_up_ms"] or 0), max_seconds=plan.preheat_max_s
     )
     middle = trace.now()
-    series = measure.iterate(
-        step, seconds=plan.seconds, iterations=plan.iterations, switches=_involuntary_switches()
-    )
+    ratio = None
+    if engine.queue is None:
+        series = measure.iterate(
+            engine.step, seconds=plan.seconds, iterations=plan.iterations, switches=switches
+        )
+    else:
+        series, ratio = measure.iterate_enqueued(
+            engine.queue,
+            engine.enqueue,
+            seconds=plan.seconds,
+            iterations=plan.iterations,
+            ahead=measure.AHEAD if planned["queue"] == "full" else 0,
+            before=engine.queue.flush_l2 if planned["l2"] == "flush" else None,
+            switches=switches,
+        )
     phases = (Phase("preheat", start, middle), Phase("measure", middle, trace.now()))
     data, columns, rows = series.packed()
     (folder / "samples.bin").write_bytes(data)
     summary = series.summary()
-    timer = measure.timer_check(summary.median_ns)
-    switches = series.involuntary_switches
+    timer = (
+        measure.timer_check(summary.median_ns)
+        if ratio is None
+        else measure.event_check(series, engine.queue, ratio)
+    )
+    counted, enqueued = series.involuntary_switches, series.enqueue_ns
     return Measured(
         samples=Samples("samples.bin", columns, rows, summary.n if summary.n > rows else None),
         summary=summary,
         preheat=warm,
         timer_check=timer,
-        involuntary_switches_per_iteration=float(switches.mean()) if switches is not None else None,
+        involuntary_switches_per_iteration=None if counted is None else float(counted.mean()),
+        enqueue_median_ns=None if enqueued is None else float(statistics.median(enqueued.tolist())),
         phases=phases,
         flags=measure.flags(series, warm, timer),
     )

@@ -80,7 +80,8 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
         job.seed,
         build_outlives_process=backends.load(job.backend).BUILD_OUTLIVES_PROCESS,
     )
-    with Sampler(out / "sampler", os.getpid()) as sampler:
+    gpu = sitting.gpu.uuid if sitting.gpu else None
+    with Sampler(out / "sampler", os.getpid(), gpu) as sampler:
         taken, cut = take_turns(session, order)
         session.progress(taken[-1].turn, "records", 0.0)
         ending_ns = measure.now_ns()
@@ -133,6 +134,7 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         subject=subject,
         model_path=str(session.job_folder / subject.model_file),
         backend=job.backend,
+        gpu=session.sitting.gpu is not None,
         threads=session.sitting.threads,
         seed=job.seed,
         protocol=job.protocol,

@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 from repro import bundle, cases, check, measure, models  # noqa: E402
 from repro.backends import onnxruntime as backend  # noqa: E402
 from repro.bundle import archive  # noqa: E402
-from repro.schema import Record, TensorSpec  # noqa: E402
+from repro.schema import Record  # noqa: E402
 from repro.telemetry import Sampler  # noqa: E402
-from tests.builders import make_files, make_predicate, make_record  # noqa: E402
+from tests.builders import make_files, make_predicate, make_record, make_subject  # noqa: E402
 from tests.e2e.conftest import CASES, command  # noqa: E402
 
 BIG_BYTES = 200 * 2**20
@@ -63,14 +63,15 @@ def bench_sampler(folder: Path) -> None:
     experiment = cases.resolve(cases.load("conv16"), None)
     model = folder / "conv16.fp32.onnx"
     model.write_bytes(experiment.onnx["fp32"])
-    tensors: tuple[TensorSpec, TensorSpec] = models.tensors(experiment.model, "fp32")
+    source, result = models.tensors(experiment.model, "fp32")
     engine = backend.build(
         model,
         folder,
+        make_subject(experiment.model),
+        gpu=False,
         threads=1,
-        source=models.inputs("bench", tensors[0]),
-        result=check.poison(tensors[1]),
-        tensors=tensors,
+        source=models.inputs("bench", source),
+        result=check.poison(result),
     )
     measure.preheat(engine.step, warm_up_ms=200, max_seconds=5.0)
     samples: dict[bool, list[float]] = {True: [], False: []}

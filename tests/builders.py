@@ -16,6 +16,7 @@ from repro.schema import (
     Channel,
     Clock,
     Column,
+    ConvStack,
     Coverage,
     Effective,
     ErrorSeen,
@@ -41,6 +42,7 @@ from repro.schema import (
     Settings,
     SettingsSeen,
     Stage,
+    Subject,
     Summary,
     Telemetry,
     TensorSpec,
@@ -49,8 +51,33 @@ from repro.schema import (
     Turn,
 )
 
-MODEL = ModelSpec("conv_stack", "made-up", 1, 12, 10, (4, 4, 4), 3, True)
+MODEL = ConvStack("made-up", 1, 12, 10, (4, 4, 4), 3, True)
 SETTINGS = Settings("fp32", "weak", "chw", False, False, False, True, "warm", 10, 0.05, None, (90, 99))
+
+
+def make_subject(spec: ModelSpec = MODEL, precision: str = "fp32", **planned: Any) -> Subject:
+    """Return what a backend is asked to build."""
+    settings = msgspec.structs.replace(SETTINGS, precision=precision)
+    asked: dict[str, Any] = {
+        "precision": precision,
+        "io_layout": "chw",
+        "cuda_graph": False,
+        "l2": "warm",
+        "queue": "full",
+    }
+    return Subject(
+        record_name="base-ort-1.0",
+        role="subject",
+        case=CaseRef("made-up", 1, None, "d" * 64, "full"),
+        model=spec,
+        settings=settings,
+        planned={**asked, "warm_up_ms": 10, "duration_s": 0.05, "percentiles": "90,99", **planned},
+        inapplicable=("typing",),
+        substitutions=(),
+        model_file=f"model.{precision}.onnx",
+        model_digests={"fp32": "a" * 64},
+        tolerances={"fp32": Tolerance(1e-5), "fp16": Tolerance(2e-3, "sqrt_layers")},
+    )
 
 
 def make_run(build: int, median_ms: float, **changes: Any) -> Run:

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 class TestModel(nn.Module):
-    """Three convolutions with bias and without activation."""
+    """Three convolutions without activation."""
 
     __test__ = False  # Not a test of pytest's, in spite of the thread's name for it.
 
-    def __init__(self, n_feats: int = 16, kernel_size: int = 3) -> None:
+    def __init__(self, n_feats: int = 16, kernel_size: int = 3, *, bias: bool = True) -> None:
         super().__init__()
         padding = kernel_size // 2
-        self.conv1 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
-        self.conv2 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
-        self.conv3 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=True)
+        self.conv1 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=bias)
+        self.conv2 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=bias)
+        self.conv3 = nn.Conv2d(n_feats, n_feats, kernel_size, padding=padding, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [1, n_feats, height, width] to the same shape."""

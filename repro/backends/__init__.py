@@ -1,8 +1,10 @@
 """Backends: what builds an engine and executes it. Each is a module that knows nothing of the others.
 
-A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `SETTINGS` (the semantic settings
-that it has), `LOG_LINES` (the forms of log lines that may be published), `release()`,
-`refuse(planned)` and `build(…) -> Engine`.
+A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `LOG_LINES` (the forms of log lines
+that may be published), `settings(gpu=…)` (the semantic settings that it has), `release(gpu=…)`,
+`refuse(planned, gpu=…)`, `libraries()`, `unoptimised(model, source)` and `build(…)`, which gives an
+engine: `step()`, `output()`, `effective()`, `layers()`, `structure_hash()`, `options`, `providers`,
+and on a GPU `queue` and `enqueue()`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from types import ModuleType
 
 from repro.errors import unknown
 
-_MODULES = {"onnxruntime": "repro.backends.onnxruntime"}
+_MODULES = {"onnxruntime": "repro.backends.onnxruntime", "torch": "repro.backends.torch"}
 
 
 def names() -> tuple[str, ...]:

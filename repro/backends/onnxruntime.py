@@ -1,37 +1,41 @@
-"""ONNX Runtime on its CPU provider.
+"""ONNX Runtime: on its CPU provider, and on its CUDA provider where the device is a GPU.
 
-Every option that changes speed is set here and recorded. The provider accepts an FP16 model and
-silently computes in FP32, so the effective precision is read from the optimised graph of the very
-session that is measured. A build is the making of a session and ends with its process.
+Every option that changes speed is set here and recorded. The CPU provider accepts an FP16 model and
+silently computes in FP32, and the CUDA provider leaves to the CPU what it can't do or load; so the
+effective precision is read from the optimised graph of the very session that is measured, and any node
+that the provider did not take is a failure by name. A build is the making of a session and ends with
+its process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import importlib.metadata
+import importlib.util
+import io
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from repro.backends.cuda import Queue
 from repro.errors import Unavailable
-from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, TensorSpec
+from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, Subject
 
 if TYPE_CHECKING:
     import onnx
 
 NAME = "onnxruntime"
 PRODUCT = "ONNX Runtime"
-PROVIDER = "CPUExecutionProvider"
-TIMER = "host clock around each inference"
-L2_STATE = "not_controlled"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BUILD_OUTLIVES_PROCESS = False
-SETTINGS = frozenset({"precision", "io_layout", "warm_up_ms", "duration_s", "percentiles"})
-LIBRARIES = ("numpy", "onnx", "onnxruntime")
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 LOG_LINES = (
     # 2026-11-24 13:57:20.750385486 [W:onnxruntime:, inference_session.cc:3240 operator()] words
@@ -47,32 +51,42 @@ _REFORMATS = frozenset({"ReorderInput", "ReorderOutput", "Cast", "Transpose"})
 Array = npt.NDArray[np.floating]
 
 
-def release() -> ReleaseSeen:
+def settings(*, gpu: bool) -> frozenset[str]:
+    """Return the semantic settings that this backend has."""
+    both = {"precision", "io_layout", "warm_up_ms", "duration_s", "percentiles"}
+    return frozenset(both | {"cuda_graph", "l2", "queue"} if gpu else both)
+
+
+def release(*, gpu: bool) -> ReleaseSeen:
     """Return the installed release; raise `Unavailable` where there is none."""
-    try:
-        version = importlib.metadata.version("onnxruntime")
-    except importlib.metadata.PackageNotFoundError:
+    for name in ("onnxruntime-gpu",) if gpu else ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            return ReleaseSeen(f"ort-{version}", version)
+    if gpu:
         raise Unavailable(
-            "ONNX Runtime is not installed", "pip install 'trt-repro[run]', or `make repro`"
-        ) from None
-    return ReleaseSeen(f"ort-{version}", version)
+            "ONNX Runtime with CUDA is not installed", "pip install onnxruntime-gpu in place of onnxruntime"
+        )
+    raise Unavailable("ONNX Runtime is not installed", "pip install 'trt-repro[run]', or `make repro`")
 
 
-def refuse(planned: Mapping[str, Scalar | None]) -> str | None:
+def refuse(planned: Mapping[str, Scalar | None], *, gpu: bool) -> str | None:
     """Return why this backend can't run `planned`, or `None` when it can."""
-    if planned["precision"] not in ("fp32", "fp16"):
-        return f"its CPU provider has no {planned['precision']}"
-    if planned["io_layout"] != "chw":
-        return f"its inputs and outputs are chw, not {planned['io_layout']}"
+    precision, layout = planned["precision"], planned["io_layout"]
+    if precision not in (("fp32", "tf32", "fp16") if gpu else ("fp32", "fp16")):
+        return f"its {'CUDA' if gpu else 'CPU'} provider has no {precision}"
+    if layout not in (("chw", "hwc8") if gpu else ("chw",)):
+        return f"its inputs and outputs are {'chw or hwc8' if gpu else 'chw'}, not {layout}"
     return None
 
 
 class Engine:
     """A session with bound buffers: `step()` is one inference and nothing else."""
 
-    def __init__(
-        self, model: Path, folder: Path, threads: int, source: Array, result: Array, names: tuple[str, str]
-    ) -> None:
+    queue: Queue | None = None
+    """Where the device executes on its own: what is enqueued to it."""
+
+    def __init__(self, model: bytes, folder: Path, threads: int, source: Array, result: Array) -> None:
         import onnxruntime as ort
 
         self.options: dict[str, Scalar] = {
@@ -96,21 +110,39 @@ class Engine:
         options.optimized_model_filepath = str(optimised)
         # The saved graph is for reading back only; the warning that it is not portable is known.
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(model), options, providers=[PROVIDER])
+        self._session = self._open(model, options)
+        self._run_options = ort.RunOptions()
         self._binding = self._session.io_binding()
-        self._result = ort.OrtValue.ortvalue_from_numpy(result)
-        self._source = ort.OrtValue.ortvalue_from_numpy(source)
-        self._binding.bind_ortvalue_input(names[0], self._source)
-        self._binding.bind_ortvalue_output(names[1], self._result)
+        self._source, self._result = self._on_device(source), self._on_device(result)
+        self._binding.bind_ortvalue_input("input", self._source)
+        self._binding.bind_ortvalue_output("output", self._result)
         self.providers = tuple(self._session.get_providers())
         self._graph = _load(optimised)
 
+    def _open(self, model: bytes, options: Any) -> Any:
+        import onnxruntime as ort
+
+        return ort.InferenceSession(model, options, providers=[CPU])
+
+    def _on_device(self, values: Array) -> Any:
+        import onnxruntime as ort
+
+        return ort.OrtValue.ortvalue_from_numpy(values)
+
+    def enqueue(self) -> None:
+        """Begin one inference; on the CPU, run it."""
+        self._session.run_with_iobinding(self._binding, self._run_options)
+
     def step(self) -> None:
         """Run one inference; returns when the output is written."""
-        self._session.run_with_iobinding(self._binding)
+        self.enqueue()
+
+    def poison(self, values: Array) -> None:
+        """Fill the output with `values`, so that what the next inference does not write shows."""
+        self._result.update_inplace(values)
 
     def output(self) -> Array:
-        """Return the output of the last inference."""
+        """Return the output of the last inference, [n, c, h, w]."""
         return np.asarray(self._result.numpy())
 
     def effective(self) -> dict[str, Effective]:
@@ -150,17 +182,160 @@ class Engine:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class CudaEngine(Engine):
+    """A session on the CUDA provider, with its buffers in device memory and a stream of ours."""
+
+    def __init__(
+        self, model: bytes, folder: Path, subject: Subject, threads: int, source: Array, result: Array
+    ) -> None:
+        import onnxruntime as ort
+
+        self.queue = self._stream = Queue()
+        self._hwc = subject.planned["io_layout"] == "hwc8"
+        self._precision = str(subject.planned["precision"])
+        self._told = {
+            "device_id": "0",
+            "user_compute_stream": str(self.queue.stream),
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "use_tf32": "1" if self._precision == "tf32" else "0",
+            "prefer_nhwc": "1" if self._hwc else "0",
+            "enable_cuda_graph": "1" if subject.planned["cuda_graph"] else "0",
+        }
+        if self._hwc:
+            model = with_hwc_ends(model)
+            source, result = _hwc(source), _hwc(result)
+        super().__init__(model, folder, threads, source, result)
+        # The provider would wait for the device at the end of each inference.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._said = self._session.get_provider_options().get(CUDA, {})
+        told = {key: value for key, value in self._told.items() if key != "user_compute_stream"}
+        self.options |= {key: self._said.get(key, value) for key, value in told.items()}
+        self.options["onnxruntime"] = ort.__version__
+
+    def _open(self, model: bytes, options: Any) -> Any:
+        import onnxruntime as ort
+
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        load_libraries()
+        session = ort.InferenceSession(model, options, providers=[(CUDA, self._told), CPU])
+        if CUDA not in session.get_providers():
+            raise Refusal("wrong_provider", f"the CUDA provider could not be loaded: {why_not_cuda()}")
+        assigned = session.get_provider_graph_assignment_info()
+        elsewhere = [
+            f"{node.name or node.op_type} on {part.ep_name}"
+            for part in assigned
+            if part.ep_name != CUDA
+            for node in part.get_nodes()
+        ]
+        if elsewhere:
+            raise Refusal("wrong_provider", f"not on the CUDA provider: {', '.join(elsewhere)}")
+        return session
+
+    def _on_device(self, values: Array) -> Any:
+        import onnxruntime as ort
+
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), "cuda", 0)
+
+    def step(self) -> None:
+        """Run one inference; returns when the output is written."""
+        self.enqueue()
+        self._stream.wait()
+
+    def poison(self, values: Array) -> None:
+        """Fill the output with `values`, so that what the next inference does not write shows."""
+        super().poison(_hwc(values) if self._hwc else values)
+
+    def output(self) -> Array:
+        """Return the output of the last inference, [n, c, h, w]."""
+        values = super().output()
+        return values.transpose(0, 3, 1, 2) if self._hwc else values
+
+    def effective(self) -> dict[str, Effective]:
+        """Read back what the session really does; TF32 can't be seen in a graph, only in the options."""
+        found = super().effective()
+        if found["precision"].value == "fp32" and self._said.get("use_tf32") == "1":
+            found["precision"] = Effective("tf32", "echo")
+        graph = self._said.get("enable_cuda_graph") == "1"
+        return found | {
+            "io_layout": Effective(_ends(self._graph, hwc=self._hwc), "graph"),
+            "cuda_graph": Effective(graph, "echo"),
+        }
+
+
+class Refusal(Exception):
+    """The session is not what was asked for."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def load_libraries() -> None:
+    """Load CUDA and cuDNN from where pip has put them: NVIDIA's wheels, or torch with its own."""
+    import onnxruntime as ort
+
+    if hasattr(ort, "preload_dlls"):
+        # It prints what it misses; what matters is whether the provider loads, and that is asked next.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    if why_not_cuda() and importlib.util.find_spec("torch"):
+        importlib.import_module("torch")
+
+
+def why_not_cuda() -> str | None:
+    """Return why the CUDA provider's library does not load, `None` where it does."""
+    import onnxruntime as ort
+
+    if CUDA not in ort.get_available_providers():
+        return "this ONNX Runtime was built without it (pip install onnxruntime-gpu)"
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        # It leans on a library that the runtime itself has loaded by now, or would load first.
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        major = str(getattr(ort, "cuda_version", "")).partition(".")[0] or "?"
+        return (
+            f"{error}; it needs CUDA {major} and cuDNN 9: install torch for CUDA {major}, "
+            f"or nvidia-cudnn-cu{major} and its like"
+        )
+    return None
+
+
+def with_hwc_ends(model: bytes) -> bytes:
+    """Return the model with [n, h, w, c] input and output: transposed to and from, for ORT to cancel."""
+    import onnx
+    from onnx import helper
+
+    loaded = onnx.load_from_string(model)
+    graph = loaded.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = {"input": "input.chw", "output": "output.chw"}.get(name, name)
+    for value in (*graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        n, c, h, w = (dim.dim_value for dim in dims)
+        for dim, size in zip(dims, (n, h, w, c), strict=True):
+            dim.dim_value = size
+    graph.node.insert(0, helper.make_node("Transpose", ["input"], ["input.chw"], "to_chw", perm=[0, 3, 1, 2]))
+    graph.node.append(helper.make_node("Transpose", ["output.chw"], ["output"], "to_hwc", perm=[0, 2, 3, 1]))
+    return bytes(loaded.SerializeToString(deterministic=True))
+
+
+def _hwc(values: Array) -> Array:
+    return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+
+
 def build(
-    model: Path,
-    folder: Path,
-    *,
-    threads: int,
-    source: Array,
-    result: Array,
-    tensors: tuple[TensorSpec, TensorSpec],
+    model: Path, folder: Path, subject: Subject, *, gpu: bool, threads: int, source: Array, result: Array
 ) -> Engine:
     """Make a session of `model` that reads `source` and writes `result` in place."""
-    return Engine(model, folder, threads, source, result, (tensors[0].name, tensors[1].name))
+    data = model.read_bytes()
+    if gpu:
+        return CudaEngine(data, folder, subject, threads, source, result)
+    return Engine(data, folder, threads, source, result)
 
 
 def unoptimised(model: bytes, source: Array) -> Array:
@@ -169,13 +344,17 @@ def unoptimised(model: bytes, source: Array) -> Array:
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model, options, providers=[PROVIDER])
+    session = ort.InferenceSession(model, options, providers=[CPU])
     return np.asarray(session.run(None, {session.get_inputs()[0].name: source})[0])
 
 
 def libraries() -> tuple[Library, ...]:
     """Return the libraries that take part, by version."""
-    return tuple(Library(name, importlib.metadata.version(name)) for name in LIBRARIES)
+    found = []
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(Library(name, importlib.metadata.version(name)))
+    return tuple(found)
 
 
 def _load(path: Path) -> onnx.GraphProto:
@@ -185,20 +364,41 @@ def _load(path: Path) -> onnx.GraphProto:
 
 
 def _precision(graph: onnx.GraphProto) -> str | None:
-    """Return the type that the weighted operators compute in, or `mixed`, by their constants."""
+    """Return the type that the operators compute in, or `mixed`.
+
+    It follows from the operators' constants; one without any computes in the type of what it reads.
+    """
     import onnx
 
+    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types = constants | {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    found = set()
+    for node in graph.node:
+        read = [types[name] for name in node.input if name in types]
+        if node.op_type == "Cast":
+            (kind,) = [item.i for item in node.attribute if item.name == "to"]
+        elif read:
+            kind = read[0]
+            weighted = [constants[name] for name in node.input if name in constants]
+            if node.op_type not in _REFORMATS:
+                found.update(weighted or [kind])
+        else:
+            continue
+        types |= dict.fromkeys(node.output, kind)
     names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
-    consumed = {name for node in graph.node if node.op_type not in _REFORMATS for name in node.input}
-    found = {
-        names.get(tensor.data_type, onnx.TensorProto.DataType.Name(tensor.data_type).lower())
-        for tensor in graph.initializer
-        if tensor.name in consumed
-    }
-    return found.pop() if len(found) == 1 else "mixed" if found else None
+    shown = {names.get(kind, onnx.TensorProto.DataType.Name(kind).lower()) for kind in found}
+    return shown.pop() if len(shown) == 1 else "mixed" if shown else None
 
 
 def _io_layout(graph: onnx.GraphProto) -> str | None:
     """Return `chw` where inputs and outputs of the optimised graph are the plain 4-D tensors."""
     ends = (*graph.input, *graph.output)
     return "chw" if all(len(value.type.tensor_type.shape.dim) == 4 for value in ends) else None
+
+
+def _ends(graph: onnx.GraphProto, *, hwc: bool) -> str | None:
+    """Return the layout of input and output; with `hwc`, whether the channels really come last."""
+    if not hwc:
+        return _io_layout(graph)
+    channels = {value.type.tensor_type.shape.dim[3].dim_value % 8 for value in (*graph.input, *graph.output)}
+    return "hwc8" if channels == {0} else None

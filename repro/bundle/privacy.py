@@ -158,12 +158,15 @@ def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
     before = redactor.count
     stages = tuple(_stage(stage, redactor) for stage in record.stages)
     facts = tuple(_fact(fact, names) for fact in record.telemetry.facts)
-    hidden = sum(fact.private and fact.value is not None for fact in facts) + (record.boot is not None)
+    hidden = sum(fact.private and fact.value is not None for fact in facts)
+    hidden += (record.boot is not None) + (record.board.gpu is not None)
     replace = msgspec.structs.replace
+    gpu = record.board.gpu
     return replace(
         record,
         boot=names.of("boot", record.boot) if record.boot is not None else None,
         reason=redactor.text(record.reason) if record.reason is not None else None,
+        board=replace(record.board, gpu=names.of("gpu-uuid", gpu) if gpu is not None else None),
         stages=stages,
         telemetry=replace(record.telemetry, facts=facts),
         privacy=Privacy(POLICY, hidden + redactor.count - before, names.key_id),

@@ -187,7 +187,7 @@ def efficiency(claim: StatedEfficiency) -> float | None:
 def _board(record: Record) -> str:
     board = record.board
     parts = [board.name or "unknown"]
-    if board.cores is not None:
+    if board.cores is not None and board.threads is not None:
         parts.append(f"{board.threads} of {board.cores} cores")
     if board.power_mode:
         parts.append(f"mode {board.power_mode.name}")

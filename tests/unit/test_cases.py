@@ -13,6 +13,7 @@ import pytest
 from repro import cases
 from repro.cases import Case
 from repro.errors import ExitCode, UsageError
+from repro.schema import ConvStack
 from tests.conftest import ROOT
 
 TEXT = """
@@ -190,6 +191,7 @@ def test_a_case_is_called_what_its_folder_is_called(tmp_path: Path) -> None:
 
 def test_without_a_variant_the_case_stands_as_written(tmp_path: Path) -> None:
     experiment = cases.resolve(made(tmp_path), None)
+    assert isinstance(experiment.model, ConvStack)
     assert (experiment.model.width, experiment.model.channels) == (10, (4, 4, 4))
     assert (experiment.settings.precision, experiment.settings.optimization_level) == ("fp32", None)
     assert experiment.label == "made"

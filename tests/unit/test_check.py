@@ -22,11 +22,11 @@ from scipy.signal import correlate2d
 
 from repro import cases, check, models
 from repro.backends import onnxruntime
-from repro.schema import ModelSpec, OutputCheck, TensorSpec, Tolerance
+from repro.schema import ConvStack, OutputCheck, TensorSpec, Tolerance
 
 Array = npt.NDArray[Any]
 
-SPEC = ModelSpec("conv_stack", "check", 2, 20, 17, (4, 6, 5), 3, True)
+SPEC = ConvStack("check", 2, 20, 17, (4, 6, 5), 3, True)
 SEED = "1/0/positions"
 EXACT = np.dtype(np.float64)
 LIMITS = {"fp32": 1e-5, "fp16": 3e-3}
@@ -57,7 +57,7 @@ def convolve(values: Array, weight: Array, bias: Array, pad: str = "constant") -
 class Net:
     """A conv_stack with its input, and its output computed by hand."""
 
-    def __init__(self, precision: str, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, precision: str, spec: ConvStack = SPEC) -> None:
         self.spec = spec
         self.model = models.build(spec, precision)
         self.source_spec, self.result_spec = models.tensors(spec, precision)
@@ -273,6 +273,7 @@ def test_the_poison_is_a_nan_that_no_computation_gives() -> None:
 def conv16(precision: str) -> Net:
     """Return the shipped net on a smaller map, with the tolerance that its case allows."""
     experiment = cases.resolve(cases.load("conv16"), None)
+    assert isinstance(experiment.model, ConvStack)
     net = Net(precision, msgspec.structs.replace(experiment.model, height=48, width=40))
     net.limit = check.tolerance(experiment.case.tolerance[precision], 3)
     return net

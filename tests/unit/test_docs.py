@@ -137,7 +137,7 @@ def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [cases.Case, schema.ModelSpec, schema.Settings], ids=lambda kind: kind.__name__
+    "kind", [cases.Case, *typing.get_args(schema.ModelSpec), schema.Settings], ids=lambda kind: kind.__name__
 )
 def test_every_key_of_a_case_is_explained(kind: type[msgspec.Struct]) -> None:
     for field in msgspec.structs.fields(kind):

@@ -35,7 +35,7 @@ def scripted_probes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(telemetry.PROBES, name, functools.partial(silent, name))
 
 
-def silent(name: str, pid: int) -> Probe:
+def silent(name: str, pid: int, gpu: str | None) -> Probe:
     return Scripted(name, lambda n: {})
 
 
@@ -432,7 +432,7 @@ def wait_for_rows(folder: Path, count: int) -> None:
 @pytest.mark.needs("linux")
 def test_the_real_sampler_reads_this_machine_and_says_what_it_cost(tmp_path: Path) -> None:
     origin = time.perf_counter_ns()
-    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+    with Sampler(tmp_path / "out", os.getpid(), watched=["host"]) as sampler:
         wait_for_rows(tmp_path / "out", 3)
         recording = sampler.end(origin)
     told = recording.telemetry
@@ -457,7 +457,7 @@ def test_the_real_sampler_reads_this_machine_and_says_what_it_cost(tmp_path: Pat
 @pytest.mark.needs("linux")
 def test_a_killed_sampler_ended_early(tmp_path: Path) -> None:
     origin = time.perf_counter_ns()
-    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+    with Sampler(tmp_path / "out", os.getpid(), watched=["host"]) as sampler:
         wait_for_rows(tmp_path / "out", 2)
         os.kill(sampler._child.pid, signal.SIGKILL)
         recording = sampler.end(origin)
@@ -472,6 +472,6 @@ def test_a_killed_sampler_ended_early(tmp_path: Path) -> None:
 
 @pytest.mark.needs("linux")
 def test_leaving_the_context_ends_the_sampler(tmp_path: Path) -> None:
-    with Sampler(tmp_path / "out", os.getpid()) as sampler:
+    with Sampler(tmp_path / "out", os.getpid(), watched=["host"]) as sampler:
         assert sampler._child.poll() is None
     assert sampler._child.poll() is not None

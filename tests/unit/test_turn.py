@@ -46,6 +46,7 @@ def task(folder: Path, **changes: Any) -> turn.Task:
         "subject": subject,
         "model_path": str(model),
         "backend": "onnxruntime",
+        "gpu": False,
         "threads": 1,
         "seed": 7,
         "protocol": Protocol("test", 1, 1, 0.001, 3, 0.0, None),
@@ -163,16 +164,10 @@ def test_an_error_while_measuring_keeps_the_build(tmp_path: Path, double: Callab
     assert found.build == result.build, "a crash at this point would have left the same"
 
 
-def test_a_precision_without_tolerance_is_named(tmp_path: Path, double: Callable[[Wrap], None]) -> None:
-    def bf16(engine: Any) -> Any:
-        engine.effective = lambda: {"precision": Effective("bf16", "graph")}
-        return engine
-
-    double(bf16)
-    subject = task(tmp_path).subject
-
-    subject = msgspec.structs.replace(subject, planned={**subject.planned, "precision": "bf16"})
-    assert "add it to [tolerance]" in error_of(turn.run(task(tmp_path, subject=subject), tmp_path))[2]
+def test_a_precision_without_tolerance_is_named(tmp_path: Path) -> None:
+    subject = msgspec.structs.replace(task(tmp_path).subject, tolerances={"fp16": Tolerance(2e-3)})
+    message = error_of(turn.run(task(tmp_path, subject=subject), tmp_path))[2]
+    assert "no error for fp32: add it to [tolerance]" in message
 
 
 def test_inputs_follow_from_seed_and_build(tmp_path: Path) -> None:

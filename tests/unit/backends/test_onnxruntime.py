@@ -12,12 +12,13 @@ import pytest
 
 from repro import backends, models
 from repro.backends import onnxruntime
-from repro.schema import ModelSpec
+from repro.schema import ConvStack
+from tests.builders import make_subject
 
-SPEC = ModelSpec("conv_stack", "made-up", 1, 12, 10, (4, 4, 4), 3, True)
+SPEC = ConvStack("made-up", 1, 12, 10, (4, 4, 4), 3, True)
 
 
-def engine(folder: Path, precision: str = "fp32", spec: ModelSpec = SPEC, **options: Any) -> Any:
+def engine(folder: Path, precision: str = "fp32", spec: ConvStack = SPEC) -> Any:
     folder.mkdir(exist_ok=True)
     tensors = models.tensors(spec, precision)
     model = folder / "model.onnx"
@@ -25,7 +26,7 @@ def engine(folder: Path, precision: str = "fp32", spec: ModelSpec = SPEC, **opti
     source = models.inputs("seed", tensors[0])
     result = np.full(tensors[1].shape, 7, source.dtype)
     return onnxruntime.build(
-        model, folder, threads=1, source=source, result=result, tensors=tensors, **options
+        model, folder, make_subject(spec, precision), gpu=False, threads=1, source=source, result=result
     )
 
 
@@ -111,7 +112,7 @@ def test_the_precision_is_what_weighted_operators_consume(
     ],
 )
 def test_what_it_cannot_run_is_refused_by_name(planned: dict[str, Any], reason: str | None) -> None:
-    said = onnxruntime.refuse(planned)
+    said = onnxruntime.refuse(planned, gpu=False)
     assert said is None if reason is None else reason in (said or "")
 
 

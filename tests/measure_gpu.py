@@ -1,0 +1,426 @@
+"""What the kit measures on a real NVIDIA GPU: `make measure-gpu PART=n/5`, each at most eight minutes.
+
+It needs the repository, torch or onnxruntime-gpu, and no network. Bundles are unsigned where OpenSSH is
+missing; then the work folders, packed beside the results, are sealed elsewhere with `repro seal`.
+What came of it is written down in docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import msgspec  # noqa: E402
+import numpy as np  # noqa: E402
+
+from repro import bundle, cases, check, devices, measure, models, telemetry  # noqa: E402
+from repro.backends import cuda  # noqa: E402
+from repro.proc import Child  # noqa: E402
+from repro.report.content import key_figure  # noqa: E402
+from repro.schema import Phase, Record, Subject  # noqa: E402
+
+BUILDS = 10
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - BEGIN:6.1f} s] {text}", flush=True)
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+def run(out: Path, case: str, backend: str, *more: str, code: int = 0) -> Path | None:
+    """Run a case through the command line; print its record's figures; return the bundle."""
+    signed = [] if shutil.which("ssh-keygen") else ["--unsigned"]
+    argv = [sys.executable, "-m", "repro", "run", case, "--device", "x86", "--backend", backend, *signed]
+    places = ["--output", str(out / "bundles"), "--work", str(out / "work"), "--yes"]
+    before = set((out / "bundles").glob("*.zip"))
+    done = subprocess.run([*argv, *places, *more], capture_output=True, text=True, check=False)
+    say(f"{case} with {backend} {' '.join(more)}: exit {done.returncode}")
+    if done.returncode != code:
+        print(done.stderr[-3000:], flush=True)
+    made = set((out / "bundles").glob("*.zip")) - before
+    for path in made:
+        for record in bundle.read(path).records.values():
+            figures(record)
+    return next(iter(made), None)
+
+
+def figures(record: Record) -> None:
+    """Print what docs/measurements.md has of a record."""
+    figure = key_figure(record)
+    name = f"{record.runtime.backend} {record.record_name}"
+    if figure is None:
+        print(f"  {name}: {record.status}, {record.reason}", flush=True)
+        return
+    medians = [run.summary.median_ns for run in record.runs]
+    inside = [run.summary.p90_ns / run.summary.median_ns - 1 for run in record.runs]
+    low, high = figure.low_ns or 0, figure.high_ns or 0
+    print(
+        f"  {name}: {figure.value_ns / 1e6:.4f} ms ({low / 1e6:.4f} to {high / 1e6:.4f}), builds "
+        f"{min(medians) / 1e6:.4f} to {max(medians) / 1e6:.4f}, p90 inside {statistics.median(inside):+.3%}",
+        flush=True,
+    )
+    work = record.work
+    if record.role == "calibration" and work is not None:
+        rate, bandwidth = work.flop / figure.value_ns / 1e3, work.bytes_low / figure.value_ns
+        print(f"    {rate:.1f} TFLOP/s, {bandwidth:.0f} GB/s", flush=True)
+    for one in record.runs:
+        checked = next((b.check for b in record.builds if b.id == one.build), None)
+        structure = next((b.structure_hash or "" for b in record.builds if b.id == one.build), "")
+        print(
+            f"    {one.id}: {one.summary.median_ns / 1e6:.4f} ms, n {one.summary.n}, enqueue "
+            f"{(one.enqueue_median_ns or 0) / 1e3:.1f} us, {one.mean_power_w or 0:.0f} W, clocks "
+            f"{one.timer_check.second_clock_ratio}, step {one.timer_check.step_ns} ns, pre-heat "
+            f"{one.preheat.seconds:.1f} s, error {checked.error if checked else None}, {structure[:8]} "
+            f"{[f.code for f in one.flags]}",
+            flush=True,
+        )
+    print(f"    layers {[layer.tactic or layer.type for layer in record.layers or ()]}", flush=True)
+    print(f"    options {record.runtime.options}", flush=True)
+    told = {fact.name: fact.value for fact in record.telemetry.facts if not fact.private}
+    shown = (
+        "driver_version",
+        "gpu_name",
+        "power_limit",
+        "sm_clock_max",
+        "memory_clock_max",
+        "persistence_mode",
+    )
+    print(f"    { ({name: told.get(name) for name in shown}) }", flush=True)
+    states = {f"{c.name}": c.state for c in record.telemetry.channels if c.state != "value"}
+    print(f"    channels without a value: {states}", flush=True)
+
+
+def part_torch(out: Path) -> None:
+    """conv16 in both layouts with torch."""
+    run(out, "conv16:base,hwc8", "torch", "--builds", str(BUILDS), "--duration", "1s", "--no-calibrate")
+
+
+def part_onnxruntime(out: Path) -> None:
+    """conv16 in both layouts with ONNX Runtime."""
+    run(out, "conv16:base,hwc8", "onnxruntime", "--builds", str(BUILDS), "--duration", "1s", "--no-calibrate")
+
+
+def part_calibration(out: Path) -> None:
+    """The calibration cases with both, and conv16 without bias."""
+    run(out, "conv16:nobias,hwc8-nobias", "torch", "--builds", "2", "--duration", "1s")
+    run(out, "conv16:hwc8-nobias", "onnxruntime", "--builds", "2", "--duration", "1s")
+
+
+# --- one process, looked at closely -------------------------------------------------------------
+
+
+def subject_of(variant: str | None) -> tuple[Subject, bytes]:
+    from repro import backends
+    from repro.plan import _subject
+
+    experiment = cases.resolve(cases.load("conv16"), variant)
+    subject = _subject("x", "subject", experiment, devices.DEVICES["x86"], backends.load("torch"))
+    return subject, experiment.onnx["fp16"]
+
+
+@contextlib.contextmanager
+def engine(variant: str | None) -> Iterator[Any]:
+    """Give torch's engine of conv16 in this process."""
+    from repro.backends import torch as backend
+
+    subject, model = subject_of(variant)
+    source, result = models.tensors(subject.model, "fp16")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.fp16.onnx"
+        path.write_bytes(model)
+        yield backend.build(
+            path,
+            Path(name),
+            subject,
+            gpu=True,
+            threads=1,
+            source=models.inputs("measure", source),
+            result=check.poison(result),
+        )
+
+
+def timed(made: Any, seconds: float) -> float:
+    series, _ = measure.iterate_enqueued(made.queue, made.enqueue, seconds=seconds, iterations=20)
+    return series.summary().median_ns
+
+
+def mode(variant: str | None, benchmark: str) -> None:
+    """In a process of its own: the median, and each kernel's time and what it reads and writes."""
+    with engine(variant) as made:
+        import torch
+
+        torch.backends.cudnn.benchmark = benchmark == "on"
+        for _ in range(5):
+            made.step()
+        measure.preheat(made.step, warm_up_ms=200, max_seconds=4.0)
+        median = timed(made, 1.0)
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+            for _ in range(20):
+                made.step()
+        times: dict[str, list[float]] = {}
+        for event in profile.events():
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                times.setdefault(event.name, []).append(event.device_time)
+        kernels = {name: (len(each) // 20, statistics.median(each)) for name, each in times.items()}
+        pointers = [made._input.data_ptr(), made._output.data_ptr()]
+        again = timed(made, 1.0)
+        # The same module again, with its tensors at other addresses.
+        moved = []
+        for size in (1, 3, 7):
+            keep = torch.empty(size * 2**20 + 512 * size, dtype=torch.uint8, device="cuda")
+            made._input = made._input.clone(memory_format=torch.preserve_format)
+            moved.append(timed(made, 0.5))
+            del keep
+    print(
+        json.dumps(
+            {
+                "median_ms": median / 1e6,
+                "again_ms": again / 1e6,
+                "moved_ms": [each / 1e6 for each in moved],
+                "pointers": [hex(each) for each in pointers],
+                "kernels_us": kernels,
+            }
+        )
+    )
+
+
+def part_closely(out: Path) -> None:
+    """The modes between processes; what the sampler costs; power against energy."""
+    for variant, benchmark, count in (
+        ("hwc8", "on", 4),
+        ("hwc8", "off", 2),
+        ("hwc8-nobias", "on", 2),
+        ("base", "on", 1),
+    ):
+        for number in range(count):
+            argv = [sys.executable, __file__, "mode", variant, benchmark]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            told = done.stdout.strip() or done.stderr[-800:]
+            say(f"{variant}, benchmark {benchmark}, process {number}: {told}")
+    with engine("hwc8") as made:
+        measure.preheat(made.step, warm_up_ms=200, max_seconds=5.0)
+        sampler_cost(made, out)
+        power_and_energy(made, out)
+
+
+@contextlib.contextmanager
+def sampler(folder: Path, rate_hz: float) -> Iterator[None]:
+    """Run the sampler with the NVML probe alone, at a rate of its own."""
+    folder.mkdir(parents=True)
+    uuid = cuda.look().uuid
+    script = (
+        "import sys; from pathlib import Path; from repro import telemetry\n"
+        "from repro.probes.nvml import Nvml\n"
+        "probe = Nvml(int(sys.argv[2]), sys.argv[3]); probe.rate_hz = float(sys.argv[4])\n"
+        "telemetry.sample(Path(sys.argv[1]), [probe])"
+    )
+    argv = [sys.executable, "-c", script, str(folder), str(os.getpid()), uuid, str(rate_hz)]
+    with Child(argv, cwd=ROOT) as child:
+        while not list(folder.glob("*.rows")):
+            time.sleep(0.05)
+        time.sleep(0.2)
+        yield
+        child.end(3.0)
+
+
+def sampler_cost(made: Any, out: Path) -> None:
+    """Median with the sampler over median without, in ABBA blocks of one second inside one process."""
+    for rate_hz in (1.0, 10.0, 50.0):
+        on: list[float] = []
+        off: list[float] = []
+        for block in range(3):
+            for with_it in (True, False, False, True):
+                if with_it:
+                    with sampler(out / f"sampler-{rate_hz:g}-{block}-{len(on)}", rate_hz):
+                        on.append(timed(made, 0.7))
+                else:
+                    off.append(timed(made, 0.7))
+        ratios = [a / b for a, b in zip(on, off, strict=True)]
+        nothing = [a / b for a, b in zip(off[::2], off[1::2], strict=True)]
+        say(
+            f"sampler at {rate_hz:g} Hz: median {statistics.median(ratios) - 1:+.4%} (blocks "
+            f"{[f'{r - 1:+.3%}' for r in ratios]}), off against off {[f'{r - 1:+.3%}' for r in nothing]}"
+        )
+    from repro.probes.nvml import Nvml
+
+    probe = Nvml(os.getpid(), cuda.look().uuid)
+    probe.read()
+    for load in ("idle", "loaded"):
+        times = []
+        for _ in range(30):
+            if load == "loaded":
+                for _ in range(40):
+                    made.enqueue()
+            begin = time.perf_counter()
+            probe.read()
+            times.append((time.perf_counter() - begin) * 1e3)
+            made.queue.wait()
+        say(f"a tick, {load}: median {statistics.median(times):.2f} ms, worst {max(times):.2f} ms")
+
+
+def power_and_energy(made: Any, out: Path, seconds: float = 60.0) -> None:
+    """Sampled power × time against the energy counter, over a minute of full load."""
+    folder = out / "energy"
+    begin = time.perf_counter_ns()
+    with sampler(folder, 10.0):
+        start = time.perf_counter_ns()
+        timed(made, seconds)
+        end = time.perf_counter_ns()
+    recording = telemetry.collect(folder, ["nvml"], (begin, time.perf_counter_ns()), begin, clean=True)
+    nvml = recording.probes["nvml"]
+    window = Phase("load", start - begin, end - begin)
+    power = np.array(nvml.during("power", window))
+    energy = np.array(nvml.during("energy", window))
+    sampled = float(np.trapezoid(power[:, 1], power[:, 0]) / 1e9)
+    counted = float(energy[-1, 1] - energy[0, 1])
+    span = (energy[-1, 0] - energy[0, 0]) / 1e9
+    say(
+        f"over {span:.1f} s: power x time {sampled:.0f} J, energy counter {counted:.0f} J, ratio "
+        f"{sampled / counted:.4f}; power {power[:, 1].min():.0f} to {power[:, 1].max():.0f} W"
+    )
+    clock = [value for _, value in nvml.during("sm_clock", window)]
+    bits = {int(value) for _, value in nvml.during("event_reasons", window)}
+    steps = np.diff(energy[:, 1])
+    say(f"SM clock {min(clock):.0f} to {max(clock):.0f} MHz, event bits {[hex(b) for b in bits]}, ")
+    say(f"energy counter stood still in {int((steps == 0).sum())} of {steps.size} ticks")
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def part_failures(out: Path) -> None:
+    """What can go wrong on purpose: each gives its bundle or its line."""
+    quick = ("--builds", "1", "--duration", "0.5s", "--protocol", "forum", "--no-calibrate")
+    hog = (
+        "import sys, torch; free, _ = torch.cuda.mem_get_info(); "
+        "x = torch.empty(free - 120 * 2**20, dtype=torch.uint8, device='cuda'); print('full', flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hog], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        say(f"another process holds the memory: {other.stdout.readline().strip()}")
+        run(out, "conv16:hwc8", "torch", *quick, code=1)
+        run(out, "conv16", "onnxruntime", *quick, code=1)
+        other.kill()
+    nan_weights(out)
+    killed_worker(out)
+    for name, environment in (
+        ("no visible device", {"CUDA_VISIBLE_DEVICES": ""}),
+        ("a device that is not there", {"CUDA_VISIBLE_DEVICES": "7"}),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "repro", "run", "conv16", "--device", "x86", "--unsigned"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=out,
+        )
+        say(f"{name}: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+    for verb in (["devices"], ["doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "repro", *verb], capture_output=True, text=True, check=False, cwd=out
+        )
+        print(done.stdout + done.stderr, flush=True)
+
+
+def nan_weights(out: Path) -> None:
+    """A job whose model has a NaN among its weights, carried out by the worker and sealed."""
+    import onnx
+    from onnx import numpy_helper
+
+    from repro import plan
+
+    for backend in ("torch", "onnxruntime"):
+        request = plan.Request(
+            case="conv16",
+            device="x86",
+            backend=backend,
+            protocol="forum",
+            builds=1,
+            duration_s=0.2,
+            calibrate=False,
+            unsigned=True,
+        )
+        job, experiments = plan.make(request)
+        folder = out / "work" / f"nan-{backend}"
+        plan.write_job(job, experiments, (), folder / "job")
+        path = folder / "job" / job.subjects[0].model_file
+        model = onnx.load(str(path))
+        values = numpy_helper.to_array(model.graph.initializer[0]).copy()
+        values[0, 0, 0, 0] = np.nan
+        model.graph.initializer[0].raw_data = values.tobytes()
+        onnx.save(model, str(path))
+        (folder / "out").mkdir()
+        with Child([sys.executable, "-m", "repro.worker", str(folder / "job"), str(folder / "out")]) as child:
+            child.wait()
+        for found in (folder / "out" / "records").glob("*/record.json"):
+            record = msgspec.json.decode(found.read_bytes(), type=Record)
+            say(f"NaN among the weights, {backend}: {record.status}: {record.reason}")
+
+
+def killed_worker(out: Path) -> None:
+    argv = [sys.executable, "-m", "repro", "run", "conv16:hwc8", "--device", "x86", "--backend", "torch"]
+    more = ["--unsigned", "--yes", "--builds", "3", "--duration", "2s", "--no-calibrate"]
+    places = ["--output", str(out / "bundles"), "--work", str(out / "killed")]
+    with subprocess.Popen(
+        [*argv, *more, *places], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list((out / "killed").glob("*/out/turns/1/found.json")):
+            time.sleep(0.05)
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if b"repro.worker" in words and str(out).encode() in b" ".join(words):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        printed, errors = process.communicate(timeout=120)
+    say(f"a killed worker: exit {process.returncode}: {(printed + errors).strip().splitlines()[-4:]}")
+
+
+PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures)
+
+
+def main(part: str, out: Path) -> None:
+    number, _, of = part.partition("/")
+    if not number.isdigit() or not 1 <= int(number) <= len(PARTS) or of != str(len(PARTS)):
+        sys.exit(f"PART is n/{len(PARTS)}")
+    out.mkdir(parents=True, exist_ok=True)
+    say(f"part {part}: {(PARTS[int(number) - 1].__doc__ or '').strip()}")
+    say(f"{cuda.look()}, driver {cuda.driver_version()}")
+    try:
+        PARTS[int(number) - 1](out)
+    finally:
+        with tarfile.open(out / f"part-{number}.tar.gz", "w:gz") as packed:
+            for name in ("bundles", "work", "killed"):
+                if (out / name).is_dir():
+                    packed.add(out / name, name)
+    say("done")
+
+
+BEGIN = time.monotonic()
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["mode"]:
+        mode(None if sys.argv[2] == "base" else sys.argv[2], sys.argv[3])
+    else:
+        main(sys.argv[1], Path(sys.argv[2]))
