@@ -34,7 +34,7 @@ NOTE_MAX_CHARACTERS = 500
 
 Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
-StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
+StageName: TypeAlias = Literal["prepare", "build", "profile", "check", "run"]
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
 
 
