@@ -240,7 +240,7 @@ def _notes(planned: Mapping[str, Scalar | None], row: flags.Row) -> Iterator[Not
     yield Note("--exportLayerInfo", "added", "the layers, read back after the build", row.source)
     yield Note("--exportTimes", "added", "the time of every inference", row.source)
     for option in ("--warmUp", "--duration", row.streams, "--percentile"):
-        yield Note(option, "added", "the case's value, where the thread left trtexec's default", defaults)
+        yield Note(option, "added", "the case's value, written out", defaults)
     yield Note("--iterations", "added", "the protocol's least number of inferences", defaults)
     if planned["precision"] == "fp32":
         yield Note("--noTF32", "added", "fp32 means no TF32, which trtexec allows by itself", defaults)

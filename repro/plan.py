@@ -16,10 +16,10 @@ from typing import Literal
 import msgspec
 
 from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases
-from repro.backends import cuda
+from repro.backends import cuda, trtexec
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
+from repro.schema import AnyClaim, Command, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 Role = Literal["subject", "calibration"]
@@ -40,6 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     iterations: int | None = None
     threads: int | None = None
+    keep_log: bool = False
     calibrate: bool | None = None
     """Run the calibration cases along; `None`: on a GPU."""
     claims: tuple[AnyClaim, ...] = ()
@@ -71,7 +72,8 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
-    if device.gpu:
+    standin = backend_name == "trtexec" and trtexec.is_standin()
+    if device.gpu and not standin:
         cuda.look()
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
@@ -97,7 +99,7 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         variant = experiment.case.id if role == "calibration" else experiment.variant or cases.BASE
         name = f"{variant}-{release}"
         experiments[name] = experiment
-        subjects.append(_subject(name, role, experiment, device, backend))
+        subjects.append(_subject(name, role, experiment, device, backend, release, protocol))
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
         kit=kit(),
@@ -111,14 +113,21 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         threads=request.threads,
         timeout_build_s=request.timeout_build_s,
         timeout_run_s=request.timeout_run_s,
-        place=Place("host"),
+        keep_log=request.keep_log,
+        place=Place("host", standin=standin),
         subjects=tuple(subjects),
     )
     return job, experiments
 
 
 def _subject(
-    name: str, role: Role, experiment: cases.Experiment, device: devices.Device, backend: ModuleType
+    name: str,
+    role: Role,
+    experiment: cases.Experiment,
+    device: devices.Device,
+    backend: ModuleType,
+    release: str,
+    protocol: Protocol,
 ) -> Subject:
     """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
     case = experiment.case
@@ -128,6 +137,21 @@ def _subject(
     if refusal := backend.refuse(planned.planned, gpu=device.gpu):
         raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
     precision = models.file_precision(str(planned.planned["precision"]))
+    commands: tuple[Command, ...] = ()
+    if backend.NAME == trtexec.NAME:
+        lowered = lowering.lower(
+            planned.planned,
+            release,
+            device.name,
+            seconds=protocol.seconds,
+            iterations=protocol.iterations,
+        )
+        if isinstance(lowered, lowering.Unsupported):
+            raise Unavailable(f"{release} can't run {experiment.label} on {device.name} ({lowered.reason})")
+        planned = lowering.Plan(
+            lowered.planned, planned.inapplicable, (*planned.substitutions, *lowered.substitutions)
+        )
+        precision, commands = lowered.model_precision, lowered.commands
     return Subject(
         record_name=name,
         role=role,
@@ -140,6 +164,7 @@ def _subject(
         model_file=f"records/{name}/case/model.{precision}.onnx",
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
+        commands=commands,
     )
 
 

@@ -23,6 +23,7 @@ from repro.probes.host import boot_id, limits, usable_cores, virtualisation
 from repro.probes.nvml import reasons
 from repro.schema import (
     Board,
+    Build,
     Clock,
     CutShort,
     Effective,
@@ -47,7 +48,7 @@ from repro.schema import (
 from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
-STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
+STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
 SLOWDOWNS = frozenset(
     {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
 )
@@ -80,8 +81,8 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
-        gpu = cuda.look() if DEVICES[job.device].gpu else None
-        release = backends.load(job.backend).release(gpu=gpu is not None)
+        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
+        release = backends.load(job.backend).release(gpu=DEVICES[job.device].gpu)
         if gpu:
             release = msgspec.structs.replace(release, driver=cuda.driver_version())
         return cls(
@@ -127,8 +128,14 @@ class Taken(NamedTuple):
 
     @property
     def run_id(self) -> str:
-        """Name of the run, unique in its record."""
-        return f"b{self.turn.build}r{self.turn.run}"
+        """Name of the build or run, unique in its record."""
+        run = "" if self.turn.run is None else f"r{self.turn.run}"
+        return f"b{self.turn.build}{run}"
+
+
+def engine_home(out: Path, subject: str, build: int) -> Path:
+    """Return the folder of a build that outlives its process; it never leaves the machine."""
+    return out / "engines" / subject / f"b{build}"
 
 
 def ended_early(folder: Path, code: str, signal: str | None, message: str, now_ns: int | None) -> Result:
@@ -169,7 +176,8 @@ def _record(
     results = [entry.result for entry in taken]
     backend = backends.load(job.backend)
     runs = tuple(_run(entry, entry.result.run, recording) for entry in taken if entry.result.run)
-    stages = _stages(results)
+    profiles = backend.BUILD_OUTLIVES_PROCESS
+    stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "failed" if error or not runs else "measured"
     reason = error.message if error else None if runs else "it ended before anything was measured"
@@ -179,6 +187,10 @@ def _record(
     built = next((result for result in results if result.build), Result(stages=()))
     precision = models.file_precision(str(subject.planned["precision"]))
     tensors = models.tensors(subject.model, precision)
+    # With weak typing the file has wider types than what goes in and out.
+    built_from = subject.model_file.split(".")[-2]
+    reached = {stage.name for stage in stages if stage.status != "not_reached"}
+    builds = tuple(result.build for result in results if result.build)
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
@@ -194,11 +206,11 @@ def _record(
         stages=stages,
         cut_short=cut,
         case=subject.case,
-        model=ModelSeen(subject.model_digests, precision, (tensors[0],), (tensors[1],)),
+        model=ModelSeen(subject.model_digests, built_from, (tensors[0],), (tensors[1],)),
         settings=SettingsSeen(subject.settings, subject.planned, effective, subject.inapplicable),
         substitutions=subject.substitutions,
         mismatches=mismatches(subject.planned, effective),
-        commands=(),
+        commands=tuple(command for command in subject.commands if command.stage in reached),
         runtime=Runtime(
             device=job.device,
             backend=job.backend,
@@ -217,9 +229,16 @@ def _record(
             builds_done=len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
             l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
-            timer=measure.EVENT_TIMER if sitting.gpu else measure.HOST_TIMER,
+            timer=backend.TIMER
+            if backend.TIMES_ITSELF
+            else measure.EVENT_TIMER
+            if sitting.gpu
+            else measure.HOST_TIMER,
         ),
-        builds=tuple(result.build for result in results if result.build),
+        builds=tuple(
+            msgspec.structs.replace(build, layers=_layers_file(build)) if _differs(build, builds) else build
+            for build in builds
+        ),
         runs=runs,
         layers=built.layers,
         work=models.work(subject.model, precision),
@@ -230,6 +249,15 @@ def _record(
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))
+
+
+def _differs(build: Build, builds: Sequence[Build]) -> bool:
+    """Tell whether a build is of another structure than the first, whose layers stand in the record."""
+    return build.structure_hash != builds[0].structure_hash
+
+
+def _layers_file(build: Build) -> str:
+    return f"layers/{build.id}.json"
 
 
 def _board(sitting: Sitting, recording: Recording) -> Board:
@@ -260,11 +288,16 @@ def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recordin
         folder = out / "records" / record.record_name
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
+        (folder / "layers").mkdir(exist_ok=True)
+        elsewhere = {build.id: build.layers for build in record.builds if build.layers}
         for entry in taken:
             if entry.turn.subject != record.record_name:
                 continue
             if entry.result.run:
                 shutil.copyfile(entry.folder / "samples.bin", folder / "samples" / f"{entry.run_id}.bin")
+            build = entry.result.build
+            if build and (file := elsewhere.get(build.id)):
+                (folder / file).write_bytes(msgspec.json.encode(entry.result.layers))
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(entry.folder / "log", folder / "logs" / f"{entry.run_id}.txt")
         part = folder / "record.json.part"
@@ -355,10 +388,10 @@ def _slowed(readings: Sequence[float]) -> list[Flag]:
     ]
 
 
-def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
+def _stages(results: Sequence[Result], names: Sequence[StageName]) -> tuple[Stage, ...]:
     """Return each stage once: failed where any turn failed in it, from first start to last end."""
     merged = []
-    for name in STAGES:
+    for name in names:
         seen = [stage for result in results for stage in result.stages if stage.name == name]
         if not seen:
             merged.append(Stage(name, "not_reached", None, None, None))

@@ -257,6 +257,13 @@ class Kit(Carried, frozen=True):
     tree_sha256: str
 
 
+class Command(Carried, frozen=True):
+    """What is executed in a stage, as data; files are named relative to a folder with the model."""
+
+    stage: StageName
+    argv: tuple[str, ...]
+
+
 class Subject(Carried, frozen=True):
     """One experiment of a job; gives one record."""
 
@@ -272,6 +279,8 @@ class Subject(Carried, frozen=True):
     """The ONNX file to build from, relative to the job's folder."""
     model_digests: dict[str, str]
     tolerances: dict[str, Tolerance]
+    commands: tuple[Command, ...] = ()
+    """What the backend executes, where it is a program of its own."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -324,6 +333,8 @@ class Job(Carried, frozen=True, kw_only=True):
     """Threads of a CPU backend; `None`: one less than the cores that the worker may use."""
     timeout_build_s: float
     timeout_run_s: float
+    keep_log: bool = False
+    """The whole log of the first build goes into the bundle, redacted."""
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
@@ -383,13 +394,6 @@ class ModelSeen(Carried, frozen=True):
     built_from: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-
-class Command(Carried, frozen=True):
-    """What was executed in a stage, as data; never to be executed from here."""
-
-    stage: StageName
-    argv: tuple[str, ...]
 
 
 class Library(Carried, frozen=True):

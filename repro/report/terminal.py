@@ -21,6 +21,7 @@ from repro.worker import Progress
 PHASES = {
     "prepare": "preparing inputs",
     "build": "building",
+    "profile": "profiling the layers",
     "check": "checking the output",
     "run": "measuring",
     "records": "writing records",
