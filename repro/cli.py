@@ -97,6 +97,9 @@ def cli() -> None:
 @click.option("--iterations", type=int, help="Least number of iterations of a run.")
 @click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
+    "--keep-log", is_flag=True, help="Put trtexec's whole log of the first build into the bundle, redacted."
+)
+@click.option(
     "--calibrate/--no-calibrate",
     default=None,
     help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",

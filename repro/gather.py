@@ -21,7 +21,6 @@ from repro.plan import Said, kit, read_job, to_json
 from repro.probes.host import boot_id
 from repro.schema import Job, Log, Predicate, Record, RecordEntry, Sealing
 
-
 MAX_WHOLE_LOG_BYTES = 16 * 2**20
 """What `--keep-log` keeps of the first build's log, from its beginning."""
 

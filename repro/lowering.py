@@ -66,8 +66,8 @@ def mismatches(
 
 INPUT = "input"
 """Name of the network's input in the kit's models."""
-INPUT_FILE, ENGINE_FILE = "input.bin", "engine.plan"
-LAYERS_FILE, PROFILE_FILE, OUTPUT_FILE, TIMES_FILE = "layers.json", "profile.json", "output.json", "times.json"
+INPUT_FILE, ENGINE_FILE, LAYERS_FILE = "input.bin", "engine.plan", "layers.json"
+PROFILE_FILE, OUTPUT_FILE, TIMES_FILE = "profile.json", "output.json", "times.json"
 FP16_LAYOUTS = ("hwc8", "chw16")
 """Layouts that hold FP16 only, of those that a case can ask for (TensorRT developer guide, I/O formats)."""
 

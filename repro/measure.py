@@ -181,7 +181,8 @@ class Timed(msgspec.Struct, frozen=True):
     preheat: Preheat
     timer_check: TimerCheck
     phases: tuple[Phase, ...]
-    flags: tuple[Flag, ...]
+    flags: tuple[Flag, ...] = ()
+    enqueue_median_ns: float | None = None
 
 
 def unpack(data: bytes, columns: Sequence[Column], rows: int) -> dict[str, npt.NDArray[np.int64]]:

@@ -438,6 +438,7 @@ WHY_MISSING = {
     "board.gpu": NO_GPU,
     "builds.structure_hash": "this backend tells no structure",
     "builds.plan_sha256": "this backend keeps no plan",
+    "builds.recipe_hash": "this backend builds by no command",
     "builds.timing_cache": "this backend has no timing cache",
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",

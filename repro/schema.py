@@ -511,6 +511,8 @@ class Build(Carried, frozen=True):
     input_hash: str
     """sha256 over the seeded inputs."""
     plan_sha256: str | None = None
+    recipe_hash: str | None = None
+    """sha256 over what was asked for: models, command, release, GPU; equal hashes differ by chance only."""
     timing_cache: str | None = None
     layers: str | None = None
     check: OutputCheck | None = None
@@ -594,7 +596,7 @@ class Layer(Carried, frozen=True):
     """A layer of the engine as the runtime reports it."""
 
     name: str
-    type: str
+    type: str | None
     tactic: str | None = None
     inputs: tuple[LayerTensor, ...] = ()
     outputs: tuple[LayerTensor, ...] = ()

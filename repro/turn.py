@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -189,64 +190,78 @@ def run(task: Task, folder: Path) -> Result:
     return Result(stages=tuple(trace.done), **found)
 
 
-def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object], None, None]:
-    subject, home = task.subject, Path(task.home)
+Parts = Generator[dict[str, object], None, None]
+"""Parts of the result, as they are found out."""
+
+
+def _steps(task: Task, folder: Path, trace: Trace) -> Parts:
     backend = backends.load(task.backend)
-    builds = task.turn.run is None or not backend.BUILD_OUTLIVES_PROCESS
+    if task.turn.run is None or not backend.BUILD_OUTLIVES_PROCESS:
+        engine = yield from _build(task, trace, backend)
+    else:
+        with trace.stage("prepare"):
+            engine = backend.reload(Path(task.home), task.subject)
+    if task.turn.run is not None:
+        yield from _run(task, folder, trace, backend, engine)
+
+
+def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str, object], None, Any]:
+    """Build an engine, profile it where it will outlive this turn, and check its output."""
+    subject = task.subject
     with trace.stage("prepare"):
-        if builds:
-            tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
-            seed = f"{task.seed}/{task.turn.build}"
-            source = models.inputs(seed, tensors[0])
-            result = check.poison(tensors[1])
-        else:
-            engine = backend.reload(home, subject)
-    if builds:
-        with trace.stage("build"):
-            begin = measure.now_ns()
-            engine = backend.build(
-                Path(task.model_path),
-                home,
-                subject,
-                gpu=task.gpu,
-                threads=task.threads,
-                source=source,
-                result=result,
-            )
-            seconds = (measure.now_ns() - begin) / 1e9
-            effective = engine.effective()
-            build = Build(
-                id=f"b{task.turn.build}",
-                process=task.process,
-                seconds=seconds,
-                structure_hash=engine.structure_hash(),
-                input_hash=hashlib.sha256(source.data).hexdigest(),
-                plan_sha256=engine.plan_sha256,
-                timing_cache=engine.timing_cache,
-            )
-            yield {
-                "build": build,
-                "effective": effective,
-                "layers": engine.layers(),
-                "libraries": backend.libraries(),
-                "options": engine.options,
-                "provider": ",".join(engine.providers),
-            }
-            _hold(subject, effective)
-        if backend.BUILD_OUTLIVES_PROCESS:
-            with trace.stage("profile"):
-                yield {"layers": engine.profile()}
-        with trace.stage("check"):
-            engine.poison(result)
-            engine.step()
-            verdict = _check(
-                task, engine.output(), source, backend.unoptimised, str(effective["precision"].value)
-            )
-            yield {"build": msgspec.structs.replace(build, check=verdict)}
-            if not verdict.ok:
-                raise Failure("wrong_output", "; ".join(verdict.problems))
-    if task.turn.run is None:
-        return
+        tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
+        source = models.inputs(f"{task.seed}/{task.turn.build}", tensors[0])
+        result = check.poison(tensors[1])
+    with trace.stage("build"):
+        begin = measure.now_ns()
+        engine = backend.build(
+            Path(task.model_path),
+            Path(task.home),
+            subject,
+            gpu=task.gpu,
+            threads=task.threads,
+            source=source,
+            result=result,
+        )
+        seconds = (measure.now_ns() - begin) / 1e9
+        effective = engine.effective()
+        build = Build(
+            id=f"b{task.turn.build}",
+            process=task.process,
+            seconds=seconds,
+            structure_hash=engine.structure_hash(),
+            input_hash=hashlib.sha256(source.data).hexdigest(),
+            plan_sha256=engine.plan_sha256,
+            recipe_hash=engine.recipe_hash,
+            timing_cache=engine.timing_cache,
+        )
+        yield {
+            "build": build,
+            "effective": effective,
+            "layers": engine.layers(),
+            "libraries": backend.libraries(),
+            "options": engine.options,
+            "provider": ",".join(engine.providers),
+        }
+        _hold(subject, effective)
+    if backend.BUILD_OUTLIVES_PROCESS:
+        with trace.stage("profile"):
+            yield {"layers": engine.profile()}
+    with trace.stage("check"):
+        engine.poison(result)
+        engine.step()
+        verdict = _check(
+            task, engine.output(), source, backend.unoptimised, str(effective["precision"].value)
+        )
+        yield {"build": msgspec.structs.replace(build, check=verdict)}
+        if not verdict.ok:
+            raise Failure("wrong_output", "; ".join(verdict.problems))
+    return engine
+
+
+def _run(task: Task, folder: Path, trace: Trace, backend: ModuleType, engine: Any) -> Parts:
+    """Measure an engine, or have it measure itself and hold what it did against the plan."""
+    subject = task.subject
     with trace.stage("run"):
         if backend.TIMES_ITSELF:
             measured = _measured(folder, trace, engine.time())
@@ -257,7 +272,9 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object
             measured = _measured(folder, trace, _measure(task, engine))
             # What the kit itself does.
             own = {"warm_up_ms", "duration_s", "percentiles", "l2", "queue"} & subject.planned.keys()
-            effective |= {name: Effective(subject.planned[name], "echo") for name in sorted(own)}
+            effective = engine.effective() | {
+                name: Effective(subject.planned[name], "echo") for name in sorted(own)
+            }
         yield {"run": measured, "effective": effective}
 
 
@@ -313,7 +330,9 @@ def _measure(task: Task, engine: Any) -> measure.Timed:
         if ratio is None
         else measure.event_check(series, engine.queue.resolution_ns, ratio)
     )
-    return measure.Timed(series, warm, timer, phases, ())
+    enqueued = series.enqueue_ns
+    median = None if enqueued is None else float(statistics.median(enqueued.tolist()))
+    return measure.Timed(series, warm, timer, phases, enqueue_median_ns=median)
 
 
 def _measured(folder: Path, trace: Trace, timed: measure.Timed) -> Measured:
@@ -322,14 +341,14 @@ def _measured(folder: Path, trace: Trace, timed: measure.Timed) -> Measured:
     data, columns, rows = series.packed()
     (folder / "samples.bin").write_bytes(data)
     summary = series.summary()
-    counted, enqueued = series.involuntary_switches, series.enqueue_ns
+    counted = series.involuntary_switches
     return Measured(
         samples=Samples("samples.bin", columns, rows, summary.n if summary.n > rows else None),
         summary=summary,
         preheat=timed.preheat,
         timer_check=timed.timer_check,
         involuntary_switches_per_iteration=None if counted is None else float(counted.mean()),
-        enqueue_median_ns=None if enqueued is None else float(statistics.median(enqueued.tolist())),
+        enqueue_median_ns=timed.enqueue_median_ns,
         phases=tuple(
             Phase(phase.name, trace.relative(phase.start_ns), trace.relative(phase.end_ns))
             for phase in timed.phases

@@ -7,7 +7,6 @@ one JSON line of progress per event and loads no runtime itself, so nothing else
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys

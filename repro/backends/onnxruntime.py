@@ -86,6 +86,7 @@ class Engine:
     queue: Queue | None = None
     """Where the device executes on its own: what is enqueued to it."""
     plan_sha256: str | None = None
+    recipe_hash: str | None = None
     timing_cache: str | None = None
 
     def __init__(self, model: bytes, folder: Path, threads: int, source: Array, result: Array) -> None:

@@ -83,6 +83,7 @@ class Engine:
 
     providers = ("CUDA",)
     plan_sha256: str | None = None
+    recipe_hash: str | None = None
     timing_cache: str | None = None
 
     def __init__(self, model: Path, subject: Subject, source: Array) -> None:

@@ -18,9 +18,10 @@ __main__ cli
 report.terminal report.markdown report.content report.preview report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices releases backends.onnxruntime backends.torch backends.cuda backends
+devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
 claims cases lowering check models measure stats proc
+trtexec.log trtexec.exports trtexec.layers trtexec.readback trtexec.flags trtexec
 schemas.__main__ schemas schema errors __init__
 """.split()
 
