@@ -330,6 +330,48 @@ def cases(cases_folder: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("case", metavar="CASE[:VARIANT]")
+@click.option("--release", help="Release of TensorRT, such as 8.5.2 or trt-10.3.")
+@click.option("--device", default="x86", show_default=True, help="What it would be measured on.")
+@click.option("--all", "everything", is_flag=True, help="One line for each release that is known.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def lower(
+    case: str, release: str | None, device: str, *, everything: bool, cases_folder: Path | None
+) -> None:
+    """Show the commands that a case becomes on a release of trtexec, and why; nothing is run."""
+    from repro import cases as table
+    from repro import devices, lowering, plan
+    from repro.report import commands
+
+    if (release is None) is not everything:
+        raise UsageError("name one release with --release, or ask for --all")
+    case_id, variants = table.parse(case)
+    loaded = table.load(case_id, cases_folder)
+    place = devices.choose(device)
+    if everything and ":" not in case:
+        variants = (None, *loaded.variants)
+    planned = {
+        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), place) for variant in variants
+    }
+    if release is None:
+        for line in commands.matrix(planned, place.name):
+            click.echo(line)
+        return
+    missing = False
+    for variant, wanted in planned.items():
+        lowered = lowering.lower(wanted, release, place.name)
+        click.echo(f"{case_id}:{variant} on {release}, {place.name}")
+        if isinstance(lowered, lowering.Unsupported):
+            click.echo(f"unsupported: {lowered.reason}")
+            missing = True
+        else:
+            for line in commands.commands(lowered):
+                click.echo(line)
+    if missing:
+        raise SystemExit(ExitCode.DOES_NOT_APPLY)
+
+
+@cli.command()
 def devices() -> None:
     """List the devices, and what can be measured on each of them here."""
     from repro import devices as table

@@ -19,7 +19,7 @@ from repro import __version__, backends, bundle, cases, devices, lowering, measu
 from repro.backends import cuda, trtexec
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Command, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
+from repro.schema import AnyClaim, Command, Job, Kit, Place, Protocol, Reference, ResolvedCase, Scalar, Subject
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 Role = Literal["subject", "calibration"]
@@ -166,6 +166,12 @@ def _subject(
         tolerances=case.tolerance,
         commands=commands,
     )
+
+
+def for_trtexec(experiment: cases.Experiment, device: devices.Device) -> dict[str, Scalar | None]:
+    """Return what is planned of an experiment for trtexec, before a release is chosen."""
+    on_device = experiment.case.on.get(device.name, {})
+    return lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
 
 
 def kit() -> Kit:
