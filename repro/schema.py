@@ -590,7 +590,8 @@ class Layer(Carried, frozen=True):
     """A layer of the engine as the runtime reports it."""
 
     name: str
-    type: str
+    type: str | None
+    """`None`: the runtime was asked for names only."""
     tactic: str | None = None
     inputs: tuple[LayerTensor, ...] = ()
     outputs: tuple[LayerTensor, ...] = ()
