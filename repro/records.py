@@ -446,6 +446,7 @@ WHY_MISSING = {
     "runs.mean_power_w": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
+    "layers.type": "the runtime was asked for names only",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",

@@ -597,6 +597,7 @@ class Layer(Carried, frozen=True):
 
     name: str
     type: str | None
+    """`None`: the runtime was asked for names only."""
     tactic: str | None = None
     inputs: tuple[LayerTensor, ...] = ()
     outputs: tuple[LayerTensor, ...] = ()

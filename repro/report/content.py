@@ -439,7 +439,12 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
         yield Table(
             f"Layers{of}",
             ("layer", "type", "reformat"),
-            _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
+            _rows(
+                *(
+                    (layer.name, layer.type or "–", quantity(layer.is_reformat, None))
+                    for layer in record.layers
+                )
+            ),
         )
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
 

@@ -1,1 +1,1 @@
-"""trtexec, the vendor's own tool: what each release accepts, and how to read what it prints and exports."""
+"""Reads what trtexec prints and exports, whether we ran it or somebody attached it to a ticket."""
