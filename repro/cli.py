@@ -290,7 +290,8 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--json", "as_json", is_flag=True, help="Statement and records as JSON.")
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> None:
+@click.option("--layers", "layers_only", is_flag=True, help="Only the layers of each mode of the engine.")
+def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool) -> None:
     """Show what a bundle says: a card, then the details; default: the newest in bundles/."""
     from repro import bundle
     from repro.report import content
@@ -311,6 +312,10 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
         console = _console()
         if card_only:
             terminal.show_card(console, content.card(opened))
+        elif layers_only:
+            from repro.report import layers
+
+            terminal.show_tables(console, tuple(layers.tables(opened)))
         else:
             terminal.show_report(console, content.report(opened))
 

@@ -239,7 +239,8 @@ def _notes(planned: Mapping[str, Scalar | None], row: flags.Row) -> Iterator[Not
     )
     yield Note("--exportLayerInfo", "added", "the layers, read back after the build", row.source)
     yield Note("--exportTimes", "added", "the time of every inference", row.source)
-    for option in ("--warmUp", "--duration", row.streams, "--percentile"):
+    yield Note(row.streams, "added", "one stream, trtexec's default, written out", defaults)
+    for option in ("--warmUp", "--duration", "--percentile"):
         yield Note(option, "added", "the case's value, written out", defaults)
     yield Note("--iterations", "added", "the protocol's least number of inferences", defaults)
     if planned["precision"] == "fp32":
@@ -259,4 +260,4 @@ def _notes(planned: Mapping[str, Scalar | None], row: flags.Row) -> Iterator[Not
             "percentiles", "emulated", "one can be printed; all are recomputed from the times", row.source
         )
     if row.documented_only:
-        yield Note("release", "documented", "known from documentation only; options as of 11.1", row.source)
+        yield Note("release", "documented", "known from documentation only; no source was seen", row.source)

@@ -19,7 +19,18 @@ from repro import __version__, backends, bundle, cases, devices, lowering, measu
 from repro.backends import cuda, trtexec
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Command, Job, Kit, Place, Protocol, Reference, ResolvedCase, Scalar, Subject
+from repro.schema import (
+    AnyClaim,
+    Command,
+    Job,
+    Kit,
+    Place,
+    Protocol,
+    Reference,
+    ResolvedCase,
+    Scalar,
+    Subject,
+)
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 Role = Literal["subject", "calibration"]

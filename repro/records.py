@@ -175,7 +175,15 @@ def _record(
     taken = [entry for entry in all_taken if entry.turn.subject == subject.record_name]
     results = [entry.result for entry in taken]
     backend = backends.load(job.backend)
-    runs = tuple(_run(entry, entry.result.run, recording) for entry in taken if entry.result.run)
+    # Where builds outlive their process, they were made in a shuffled order.
+    built = sorted((entry for entry in taken if entry.result.build), key=lambda entry: entry.turn.build)
+    builds = tuple(entry.result.build for entry in built if entry.result.build)
+    engines = {f"b{entry.turn.build}": entry.result for entry in built}
+    runs = tuple(
+        _run(entry, entry.result.run, engines[f"b{entry.turn.build}"], sitting, recording)
+        for entry in taken
+        if entry.result.run
+    )
     profiles = backend.BUILD_OUTLIVES_PROCESS
     stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
@@ -184,13 +192,12 @@ def _record(
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
-    built = next((result for result in results if result.build), Result(stages=()))
+    first = built[0].result if built else Result(stages=())
     precision = models.file_precision(str(subject.planned["precision"]))
     tensors = models.tensors(subject.model, precision)
     # With weak typing the file has wider types than what goes in and out.
     built_from = subject.model_file.split(".")[-2]
     reached = {stage.name for stage in stages if stage.status != "not_reached"}
-    builds = tuple(result.build for result in results if result.build)
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
@@ -216,9 +223,9 @@ def _record(
             backend=job.backend,
             product=backend.PRODUCT,
             release=sitting.release,
-            provider=built.provider,
-            libraries=built.libraries,
-            options=built.options,
+            provider=first.provider,
+            libraries=first.libraries,
+            options=first.options,
             place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
         board=_board(sitting, recording),
@@ -240,7 +247,7 @@ def _record(
             for build in builds
         ),
         runs=runs,
-        layers=built.layers,
+        layers=first.layers,
         work=models.work(subject.model, precision),
         telemetry=recording.telemetry,
         privacy=None,
@@ -350,8 +357,8 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     return records
 
 
-def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
-    flags = list(measured.flags)
+def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
+    flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
     foreign = host.change("foreign_cpu", window) if host else None
@@ -377,6 +384,32 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
         enqueue_median_ns=measured.enqueue_median_ns,
         mean_power_w=nvml.rate("energy", window) if nvml else None,
     )
+
+
+def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
+    """Flag what an engine does beside the network, where its layers were timed one by one."""
+    found = []
+    layers = [layer for layer in engine.layers or () if layer.time_ns is not None]
+    total_ns = sum(layer.time_ns or 0 for layer in layers)
+    moved = [layer.time_ns or 0 for layer in layers if layer.is_reformat]
+    if moved and total_ns:
+        found.append(
+            Flag(
+                "reformat",
+                f"{len(moved)} of {len(layers)} layers only change the layout, "
+                f"{sum(moved) / total_ns:.0%} of the profiled time",
+            )
+        )
+    transfers = run.effective.get("transfers")
+    if gpu and gpu.integrated and transfers and transfers.value is False:
+        # sampleInference.cpp, all tags from 8.5 to 11.1.
+        found.append(
+            Flag(
+                "managed_memory",
+                "without transfers, an integrated GPU keeps input and output in managed memory",
+            )
+        )
+    return found
 
 
 def _slowed(readings: Sequence[float]) -> list[Flag]:

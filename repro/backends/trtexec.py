@@ -123,7 +123,9 @@ def find() -> Path:
     if found is None and os.access(USUAL_PATH, os.X_OK):
         return USUAL_PATH
     if found is None:
-        raise Unavailable("there is no trtexec here", "install TensorRT, or set TRTEXEC to its path")
+        raise Unavailable(
+            "there is no trtexec here", "install TensorRT or set TRTEXEC; DEVICE=cpu needs neither"
+        )
     return Path(found).absolute()
 
 

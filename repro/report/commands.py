@@ -1,4 +1,4 @@
-"""What `repro lower` tells: the commands for one release and why they are so, or one line for each release."""
+"""What `repro lower` tells: the commands for one release and why, or one line for each release."""
 
 from __future__ import annotations
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import stats
+from repro import lowering, models, stats
 from repro.bundle import Bundle
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
@@ -16,6 +17,8 @@ from repro.schema import (
     AnyClaim,
     BelowRoof,
     Fails,
+    Layer,
+    LayerTensor,
     OutputCheck,
     Ratio,
     Record,
@@ -27,6 +30,7 @@ CARD_LINES = 12
 CARD_COLUMNS = 80
 LABEL_COLUMNS = 11
 MAX_FLAGS = 3
+MAX_COMMAND_CHARACTERS = 4_000
 
 # The worst first; what is not here is no red flag.
 FLAG_RANKS = (
@@ -66,11 +70,18 @@ class Table(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, ...], ...]
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """Lines to copy, each whole, that stand as they are."""
+
+    title: str
+    rows: tuple[str, ...]
+
+
 class Report(msgspec.Struct, frozen=True):
     """A whole report; every string in it is safe to print."""
 
     card: tuple[Row, ...]
-    details: tuple[Table, ...]
+    details: tuple[Table | Listing, ...]
 
 
 class KeyFigure(msgspec.Struct, frozen=True):
@@ -116,7 +127,9 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
     more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
+    standin = [("STAND-IN", "a test's program made this; nothing here was measured")]
     rows = [
+        *(standin if record.runtime.place.standin else []),
         ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
         (
             "Claim",
@@ -269,9 +282,30 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
     sampler = record.telemetry.sampler
     if sampler is None or sampler.ended != "ok":
         found.append(("sampler", "the sampler ended early: the machine's state is known in part"))
-    if len({build.structure_hash for build in record.builds}) > 1:
-        found.append(("structures", "the builds are not all of one structure"))
+    if len(set(modes(record).values())) > 1:
+        found.append(("structures", f"the builds are not all of one structure: {_modes_text(record)}"))
     return found
+
+
+def modes(record: Record) -> dict[str, str]:
+    """Return a letter for each build: builds of one structure are of one mode, A is the first build's."""
+    letters: dict[str, str] = {}
+    for build in record.builds:
+        letters.setdefault(build.structure_hash or "", chr(ord("A") + min(len(letters), 25)))
+    return {build.id: letters[build.structure_hash or ""] for build in record.builds}
+
+
+def _modes_text(record: Record) -> str:
+    """Return each mode with its builds and its time: `A b0 b2 0.662 ms, B b1 0.684 ms`."""
+    members: dict[str, list[str]] = {}
+    for build, letter in modes(record).items():
+        members.setdefault(letter, []).append(build)
+    parts = []
+    for letter, builds in members.items():
+        values = [run.summary.log_median for run in record.runs if run.build in builds]
+        time = f" {milliseconds(_exp(sum(values) / len(values)))} ms" if values else ""
+        parts.append(f"{letter} {' '.join(builds)}{time}")
+    return ", ".join(parts)
 
 
 def replayable(record: Record) -> str:
@@ -298,7 +332,7 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table]:
+def _details(bundle: Bundle) -> Iterable[Table | Listing]:
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",
@@ -328,7 +362,62 @@ def _details(bundle: Bundle) -> Iterable[Table]:
         ),
     )
     for record in bundle.records.values():
-        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+        of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        yield from _of_record(record, of)
+        if record.commands:
+            yield commands(record, of)
+
+
+def commands(record: Record, of: str) -> Listing:
+    """Return the commands of a record, for a shell in the folder where the bundle was unpacked.
+
+    The input is made by our own words from typed values; commands that this kit would not give for the
+    record's settings are printed with a warning, since whoever made the bundle may have written them.
+    """
+    source = msgspec.structs.replace(record.model.inputs[0], layout=str(record.settings.planned["io_layout"]))
+    own = lowering.lower(
+        record.settings.planned,
+        record.runtime.release.name,
+        record.runtime.device,
+        iterations=record.protocol.planned.iterations,
+    )
+    known = own.commands if isinstance(own, lowering.Commands) else ()
+    strange = [command.argv for command in record.commands if command not in known]
+    lines = [
+        f"cd records/{record.record_name}/case",
+        shlex.join(["python3", "-c", models.input_code(f"{record.protocol.seed}/0", source)]),
+        *(shlex.join(command.argv) for command in record.commands),
+    ]
+    if strange:
+        lines.insert(0, "# this kit gives other commands for these settings: read before you run any")
+    title = f"Commands{of}, in the folder where the bundle was unpacked"
+    return Listing(title, tuple(safe(line, MAX_COMMAND_CHARACTERS) for line in lines))
+
+
+def layers_table(layers: Sequence[Layer], title: str) -> Table:
+    """Return the layers of an engine in order."""
+    return Table(
+        title,
+        ("layer", "type", "tactic", "in", "out", "time ms", "reformat"),
+        _rows(
+            *(
+                (
+                    layer.name,
+                    layer.type or "–",
+                    layer.tactic or "–",
+                    _formats(layer.inputs),
+                    _formats(layer.outputs),
+                    "–" if layer.time_ns is None else milliseconds(layer.time_ns),
+                    quantity(layer.is_reformat, None),
+                )
+                for layer in layers
+            )
+        ),
+    )
+
+
+def _formats(tensors: Sequence[LayerTensor]) -> str:
+    return ", ".join(f"{tensor.dtype or '?'}:{tensor.format or '?'}" for tensor in tensors) or "–"
 
 
 def _of_record(record: Record, of: str) -> Iterable[Table]:
@@ -380,7 +469,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                 (
                     build.id,
                     f"{build.seconds:.3f}",
-                    (build.structure_hash or "–")[:12],
+                    f"{modes(record)[build.id]} {build.structure_hash[:12]}" if build.structure_hash else "–",
                     f"{build.check.error:.2e}" if build.check and build.check.error is not None else "–",
                     f"{build.check.tolerance:.1e}" if build.check else "–",
                     (", ".join(build.check.problems) or _method(build.check)) if build.check else "–",
@@ -436,16 +525,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
         ),
     )
     if record.layers:
-        yield Table(
-            f"Layers{of}",
-            ("layer", "type", "reformat"),
-            _rows(
-                *(
-                    (layer.name, layer.type or "–", quantity(layer.is_reformat, None))
-                    for layer in record.layers
-                )
-            ),
-        )
+        yield layers_table(record.layers, f"Layers{of}")
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
 
 
