@@ -16,7 +16,7 @@ def test_a_stage_failed_where_any_turn_failed_in_it() -> None:
     error = ErrorSeen("check", "wrong_output", None, "m", "s")
     good = Result(stages=(Stage("prepare", "ok", 0, 1, None), Stage("check", "ok", 1, 2, None)))
     bad = Result(stages=(Stage("prepare", "ok", 5, 6, None), Stage("check", "failed", 6, 7, error)))
-    merged = {stage.name: stage for stage in records._stages([good, bad])}
+    merged = {stage.name: stage for stage in records._stages([good, bad], records.STAGES)}
     assert (merged["prepare"].status, merged["prepare"].start_ns, merged["prepare"].end_ns) == ("ok", 0, 6)
     assert (merged["check"].status, merged["check"].error) == ("failed", error)
     assert merged["run"].status == "not_reached"
