@@ -39,7 +39,8 @@ from repro.schema import (
     Subject,
     TensorSpec,
 )
-from repro.trtexec import exports, layers, log, readback
+from repro.trtexec import exports, layers, readback
+from repro.trtexec.heard import Heard, Outcome, Printed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,6 @@ _TOLD = (
     "Profiling verbosity",
 )
 """Labels of the echo that are recorded as they stand: what the kit leaves to trtexec."""
-_ERROR = re.compile(r"\[[EF]\] (?:\[TRT\] )?(.*)")
 _CODE = re.compile(r"Error Code (\d+)")
 _NO_MEMORY = re.compile(r"out ?of ?memory|memory \(\d+ bytes\) could not be allocated", re.IGNORECASE)
 _BYTES_PER_EXPORTED_VALUE = 16
@@ -103,8 +103,7 @@ class Tool(NamedTuple):
 class Ended(NamedTuple):
     """A process of trtexec that passed."""
 
-    log: log.TrtexecLog
-    graph_lost: bool
+    heard: Heard
     start_ns: int
     end_ns: int
     """On `measure.now_ns`; the end is that of the timing where the log tells it."""
@@ -137,11 +136,14 @@ def _ask(path: Path) -> Tool:
     except ReproError as error:
         raise Unavailable(error.what, "does it run by hand?") from None
     said = finished.stdout + finished.stderr
-    told = log.read(said.splitlines(keepends=True), "trtexec --help")
-    if told.version is None:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unavailable(f"{path} does not say which release it is ({last[:200]})", "does it run by hand?")
-    return Tool(path, told.version, told.build, b"STAND-IN" in said)
+    heard = Heard()
+    for line in said.decode(errors="replace").splitlines():
+        heard.line(line)
+    if heard.version is None:
+        raise Unavailable(
+            f"{path} does not say which release it is ({heard.last[:200]})", "does it run by hand?"
+        )
+    return Tool(path, heard.version, heard.build, b"STAND-IN" in said)
 
 
 def is_standin() -> bool:
@@ -237,13 +239,13 @@ class Engine:
             while block := file.read(2**20):
                 digest.update(block)
         self.plan_sha256 = digest.hexdigest()
-        echo = ended.log.options
+        echo = ended.heard.echo
         self._layers = exports.layers(self._home / LAYERS_FILE)
         self._effective = readback.of_build(echo, self._layers, self._planned)
         self.timing_cache = echo.get("timingCacheMode")
         self.options = {label: echo[label] for label in _TOLD if label in echo}
-        told = ended.log
-        recipe = [subject.model_digests, self._argv["build"], told.version, told.build, told.device]
+        heard = ended.heard
+        recipe = [subject.model_digests, self._argv["build"], heard.version, heard.build, heard.device()]
         self.recipe_hash = hashlib.sha256(msgspec.json.encode(recipe)).hexdigest()
 
     def _room(self, spec: Sequence[TensorSpec]) -> None:
@@ -289,7 +291,7 @@ class Engine:
     def time(self) -> measure.Timed:
         """Run the timing process, and check what it printed against the times that it exported."""
         ended = self._run("run")
-        self._effective = readback.of_run(ended.log.options, self._planned, graph_lost=ended.graph_lost)
+        self._effective = readback.of_run(ended.heard.echo, self._planned, graph_lost=ended.heard.graph_lost)
         found = exports.times(self._home / TIMES_FILE)
         copies = bool(self._planned["transfers"])
         series = measure.Series(
@@ -299,7 +301,8 @@ class Engine:
             h2d_ns=found.ns("h2d_ms") if copies else None,
             d2h_ns=found.ns("d2h_ms") if copies else None,
         )
-        summary = _agreeing(found.compute_ms, ended.log)
+        _agree(found.compute_ms, ended.heard.printed.get("GPU Compute Time"))
+        enqueue = ended.heard.printed.get("Enqueue Time")
         span_ns = int(series.start_ns[-1] + series.duration_ns[-1] - series.start_ns[0])
         begin_ns = max(ended.start_ns, ended.end_ns - span_ns)
         return measure.Timed(
@@ -307,8 +310,8 @@ class Engine:
             preheat=Preheat(None, int(self._planned["warm_up_ms"] or 0) / 1e3),
             timer_check=measure.event_check(series, cuda.RESOLUTION_NS, None),
             phases=(Phase("preheat", ended.start_ns, begin_ns), Phase("measure", begin_ns, ended.end_ns)),
-            flags=tuple(Flag("trtexec", warning) for warning in ended.log.warnings),
-            enqueue_median_ns=summary.enqueue.median_ms * 1e6 if summary.enqueue else None,
+            flags=tuple(Flag("trtexec", warning) for warning in ended.heard.warnings),
+            enqueue_median_ns=enqueue.median * 1e6 if enqueue else None,
         )
 
     def effective(self) -> dict[str, Effective]:
@@ -327,43 +330,34 @@ class Engine:
         """Run a process of trtexec to its end; raise `Failed` in its own words."""
         tool, killed = _ask(find()), proc.oom_kills()
         file = self._home / f"{stage}.log"
-        errors: list[str] = []
-        last = ""
-        graph_lost = False
+        heard = Heard()
         end_ns: int | None = None
 
         def note(line: bytes) -> None:
-            nonlocal last, graph_lost, end_ns
+            nonlocal end_ns
             whole.write(line)
-            text = line.decode(errors="replace").strip()
+            text = line.decode(errors="replace").rstrip()
+            if heard.line(text) != "V":
+                sys.stdout.write(text + "\n")
             if "Timing trace has" in text:
                 end_ns = measure.now_ns()
-            if readback.GRAPH_LOST.search(text):
-                graph_lost = True
-            if match := _ERROR.search(text):
-                errors.append(match[1])
-            if text and not text.startswith("&&&& "):
-                last = text
-            if "] [V] " not in text:
-                sys.stdout.write(text + "\n")
 
         start_ns = measure.now_ns()
         with file.open("wb") as whole:
             status = proc.follow([str(tool.path), *self._argv[stage]], cwd=self._home, note=note)
         sys.stdout.flush()
-        with file.open("rb") as written:
-            told = log.read(written, file.name)
-        if status or told.outcome != "passed":
-            raise _failure(status, told.outcome, errors, last, oom=proc.oom_kills() > killed)
-        return Ended(told, graph_lost, start_ns, end_ns or measure.now_ns())
+        if status or heard.outcome != "passed":
+            raise _failure(status, heard.outcome, heard.errors, heard.last, oom=proc.oom_kills() > killed)
+        return Ended(heard, start_ns, end_ns or measure.now_ns())
 
 
-def _failure(status: int, outcome: str, errors: Sequence[str], last: str, *, oom: bool) -> Failed:
+def _failure(status: int, outcome: Outcome, errors: Sequence[str], last: str, *, oom: bool) -> Failed:
     """Return how a process failed, in its log's own words."""
     words = errors[0] if errors else last or "it printed nothing"
-    if oom:
-        return Failed("out_of_memory", "the kernel ended trtexec: out of memory", proc.signal_name(status))
-    if signal := proc.signal_name(status):
+    signal = proc.signal_name(status)
+    if oom and signal == "SIGKILL":
+        return Failed("out_of_memory", "the kernel ended trtexec: out of memory", signal)
+    if signal:
         return Failed("crash", f"trtexec was ended by {signal} after: {words}", signal)
     if short := next((error for error in errors if _NO_MEMORY.search(error)), None):
         return Failed("out_of_memory", short)
@@ -376,22 +370,21 @@ def _failure(status: int, outcome: str, errors: Sequence[str], last: str, *, oom
     return Failed("unfinished", f"trtexec ended without saying that it passed, after: {words}")
 
 
-def _agreeing(times_ms: npt.NDArray[np.float64], told: log.TrtexecLog) -> log.Summary:
-    """Return the printed summary; raise `Failed` where it is not that of the exported times.
+def _agree(times_ms: npt.NDArray[np.float64], printed: Printed | None) -> None:
+    """Raise `Failed` where the printed figures are not those of the exported times.
 
     Percentiles are taken by trtexec's own rule, in float32 and without interpolation.
     """
-    if told.summary is None or told.summary.gpu_compute is None:
+    if printed is None:
         raise Failed("no_summary", "trtexec passed, but printed no summary of its times")
-    printed = told.summary.gpu_compute
     ordered = sorted(times_ms.tolist())
     figures = [
-        ("min", ordered[0], printed.min_ms, _DIGITS),
-        ("max", ordered[-1], printed.max_ms, _DIGITS),
-        ("median", statistics.median(ordered), printed.median_ms, _DIGITS),
-        ("mean", statistics.fmean(ordered), printed.mean_ms, _MEAN_DIGITS),
+        ("min", ordered[0], printed.minimum, _DIGITS),
+        ("max", ordered[-1], printed.maximum, _DIGITS),
+        ("median", statistics.median(ordered), printed.median, _DIGITS),
+        ("mean", statistics.fmean(ordered), printed.mean, _MEAN_DIGITS),
         *(
-            (f"percentile {percent}", stats.trtexec_percentile(ordered, float(percent)), value, _DIGITS)
+            (f"percentile {percent:g}", stats.trtexec_percentile(ordered, percent), value, _DIGITS)
             for percent, value in printed.percentiles.items()
         ),
     ]
@@ -400,7 +393,6 @@ def _agreeing(times_ms: npt.NDArray[np.float64], told: log.TrtexecLog) -> log.Su
             raise Failed(
                 "summary_disagrees", f"the {name} of the exported times is {own:g} ms, printed was {said:g}"
             )
-    return told.summary
 
 
 def build(
