@@ -214,7 +214,7 @@ def _run(planned: Mapping[str, Scalar | None], row: flags.Row, iterations: int) 
         "trtexec",
         f"--loadEngine={ENGINE_FILE}",
         f"--warmUp={planned['warm_up_ms']}",
-        f"--duration={planned['duration_s']:g}",
+        f"--duration={float(planned['duration_s'] or 0):g}",
         f"--iterations={iterations}",
         f"{row.streams}=1",
         f"--percentile={_percentiles(planned, row)}",
