@@ -21,6 +21,7 @@ telemetry probes.nvml probes.host probes
 devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
 claims cases lowering check models measure stats proc
+trtexec.log trtexec.process trtexec.seen trtexec.tuning
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec
 schemas.__main__ schemas schema errors __init__
 """.split()

@@ -1,0 +1,598 @@
+"""One process of trtexec, line by line: which form a line has, and what it tells.
+
+The forms are those of 8.4 to 11.1. A line is told by its first words; only then a pattern is tried. A
+pasted log may have lost prefixes or headings, so that a line counts wherever its words are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from repro.schema import Layer, Missing
+from repro.trtexec import layers as words
+from repro.trtexec.heard import version
+from repro.trtexec.readback import GRAPH_LOST
+from repro.trtexec.seen import (
+    Binding,
+    BuildSeen,
+    Device,
+    Option,
+    Outcome,
+    RunSeen,
+    Statistics,
+    SummarySeen,
+    TrtexecLog,
+    Version,
+)
+from repro.trtexec.tuning import Tuning
+
+MAX_LINE_BYTES = 1 << 16
+"""Longer lines are cut there; a layer's description takes a few thousand."""
+MAX_KEPT = 200
+"""Unknown lines, warnings and errors that are kept; further ones are only counted."""
+MAX_KEPT_CHARACTERS = 500
+MAX_LAYERS = 10_000
+MAX_OPTIONS = 1_000
+MAX_NUMBER = 2.0**53
+"""No figure of a log is as large; `inf` and `nan`, which trtexec prints for what it has not, are none."""
+STANDIN_MARK = "STAND-IN FOR TESTS"
+"""What the tests' own program says of itself in its second line."""
+
+# [10/21/2025-16:07:42] [V] [TRT] message; a pasted line may have lost the time, or all of it.
+_PREFIX = re.compile(r"(?:\[(\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d)\] ?)?\[([VIWEF])\](?: |$)(\[TRT\] ?)?")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_QUOTE = re.compile(r"(?:> ?|\| )+")
+_BANNER = re.compile(r"&&&& (\w+) TensorRT\.trtexec(?: \[TensorRT v(\d{3,7})\])?(?: \[(b\d+)\])?(?: # (.*))?")
+_HEADING = re.compile(r"=== (.+?) ===")
+_PROFILE = re.compile(r"Profile \((\d{1,15}) iterations ?\)")
+_PAIR = re.compile(r"(min|max|mean|median|percentile\(([\d.]+)%?\)) = (\S+?)( ms)?\s*(?:,|$)")
+_VALUE = re.compile(r"(\S+) (qps|s)")
+_AVAILABLE = re.compile(r'Device (\d+): "(.*)" UUID: (\S+)')
+_BUS = re.compile(r"(\d{1,15}) bits \(ECC (enabled|disabled)\)")
+_WARM_UP = re.compile(r"Warmup completed (\d{1,15}) queries over (\S+) ms")
+_TRACE = re.compile(r"Timing trace has (\d{1,15}) queries over (\S+) s")
+_CREATED = re.compile(r"Created (input|output) binding for (.+) with dimensions ([\dx]+)")
+_BINDING = re.compile(
+    r"(Input|Output) binding for (.+?) with dimensions ([\dx]+)(?: and type (\w+))? is created"
+)
+_PEAK = re.compile(r"allocators: CPU \d+ MiB, GPU (\d{1,15}) MiB")
+
+_GROUPS = {
+    "Model Options": "model",
+    "Build Options": "build",
+    "System Options": "system",
+    "Inference Options": "inference",
+    "Reporting Options": "reporting",
+}
+_METRICS = {
+    "Latency": "latency",
+    "End-to-End Host Latency": "end_to_end",
+    "Enqueue Time": "enqueue",
+    "H2D Latency": "h2d",
+    "GPU Compute Time": "gpu_compute",
+    "D2H Latency": "d2h",
+}
+_TOTALS = {
+    "Throughput": ("throughput_qps", "qps"),
+    "Total Host Walltime": ("host_walltime_s", "s"),
+    "Total GPU Compute Time": ("gpu_compute_s", "s"),
+}
+# Labels that are known where the heading above them was not pasted along.
+_LABELS = frozenset(
+    "Precision,Data transfers,Spin-wait,CUDA Graph,Streams,Inference Streams,Duration,Iterations,Percentiles,"
+    "Percentile,Sparsity,Skip inference,Build only,Separate profiling,BuilderOptimizationLevel,Averages,"
+    "Input(s)s format,Output(s)s format,Input(s),Output(s),ExposeDMA,Multithreading,Memory Pools,avgTiming,"
+    "LayerPrecisions,Profiling verbosity,timingCacheMode,MaxAuxStreams,Load engine,Save engine,"
+    "Tactic sources".split(",")
+)
+_DEVICE: dict[str, tuple[str, str]] = {
+    "Selected Device": ("name", ""),
+    "Selected Device ID": ("index", ""),
+    "Selected Device UUID": ("uuid", ""),
+    "Compute Capability": ("compute_capability", ""),
+    "SMs": ("sm_count", ""),
+    "Compute Clock Rate": ("compute_clock_ghz", " GHz"),
+    "Memory Clock Rate": ("memory_clock_ghz", " GHz"),
+    "Application Compute Clock Rate": ("compute_clock_ghz", " GHz"),
+    "Application Memory Clock Rate": ("memory_clock_ghz", " GHz"),
+    "Device Global Memory": ("memory_mib", " MiB"),
+    "Shared Memory per SM": ("shared_memory_per_sm_kib", " KiB"),
+}
+_ONNX = frozenset(
+    "Input filename,ONNX IR version,Opset version,Producer name,Producer version,Domain,Model version,"
+    "Doc string".split(",")
+)
+# What a line of the build begins with, the field, and the unit behind the number.
+_BUILD: tuple[tuple[str, str, str], ...] = (
+    ("Engine built in ", "built_s", " sec."),
+    ("Engine generation completed in ", "generated_s", " seconds."),
+    ("Engine loaded in ", "loaded_s", " sec."),
+    ("Engine deserialized in ", "deserialized_s", " sec."),
+    ("Finished parsing network model. Parse time: ", "parsed_s", ""),
+    ("Created engine with size: ", "engine_mib", " MiB"),
+    ("Loaded engine size: ", "engine_mib", " MiB"),
+    ("Loaded engine with size: ", "engine_mib", " MiB"),
+    ("Total Activation Memory: ", "activation_bytes", " bytes"),
+    ("Total Weights Memory: ", "weights_bytes", " bytes"),
+)
+# Known lines without a fact of their own.
+_CHATTER = (
+    "Loading standard plugins",
+    "Start parsing network model",
+    "Finish parsing network model",
+    "Starting inference",
+    "Using random values for ",
+    "Using values loaded from ",
+    "Setting persistentCacheLimit",
+    "Created execution context",
+    "Set shape of input tensor",
+    "Explanations of the performance metrics",
+    "TF32 is enabled by default",
+    "Trace averages of ",
+    "Average on ",
+    "... Omitting ",
+    "Note: The application clock rates",
+    "Available Devices:",
+    "Capturing CUDA graph",
+    "Loading engine",
+    "Using enqueueV",
+    "Building engine",
+    "```",
+)
+_HIDDEN = "The e2e network timing is not reported"
+_SKIPPED = "Skipped inference phase since"
+
+
+class Process:
+    """One process of trtexec while its log is read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.lines = 0
+        self.known = False
+        """A line of trtexec's was seen."""
+        self.tuning = Tuning()
+        self._standin = False
+        self._banner: tuple[str | None, str | None] = (None, None)
+        self._version_line: str | None = None
+        self._command: str | None = None
+        self._outcome: Outcome | None = None
+        self._begun = False
+        self._stamps: list[str] = []
+        self._device: dict[str, str] = {}
+        self._application_clocks = False
+        self._available: list[str] = []
+        self._options: list[Option] = []
+        self._onnx: dict[str, str] = {}
+        self._bindings: list[Binding] = []
+        self._build: dict[str, float] = {}
+        self._run: dict[str, float | str] = {}
+        self._has_summary = False
+        self._summary: dict[str, Statistics | float | None] = {}
+        self._profile: words.Table | None = None
+        self._layers: dict[str, list[Layer]] = {}
+        self._tactics: dict[str, str] = {}
+        self._kept: dict[str, list[str]] = {"warnings": [], "errors": [], "unknown": []}
+        self._counts = {"warnings": 0, "errors": 0, "unknown": 0, "layers": 0}
+        self._problems: list[Missing] = []
+        self._hidden = self._skipped = False
+        self._section: str | None = None
+        self._open: list[str] = []
+        """A line that may go on in the next one, because a paste wrapped it: the banner, or a statistic."""
+
+    # --- one line -----------------------------------------------------------------------------------------
+
+    def line(self, raw: bytes) -> bool:
+        """Take a line; return whether it begins another process, and was therefore not taken."""
+        text = raw[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
+        if "\x1b" in text:
+            text = _COLOUR.sub("", text)
+        if text[:1] in "> |":
+            text = text[quote.end() :] if (quote := _QUOTE.match(text)) else text
+        # An indented paste: the table of layers and hints of warnings keep their blanks.
+        bare = text.lstrip()
+        prefix = _PREFIX.match(bare)
+        if prefix is None:
+            return self._unprefixed(text)
+        self._close_open()
+        self.known = True
+        stamp, severity, library = prefix.groups()
+        if stamp:
+            self._stamps[1:] = [stamp]
+        said = bare[prefix.end() :]
+        self._said(said, severity, library is not None)
+        return False
+
+    def _unprefixed(self, text: str) -> bool:
+        bare = text.strip()
+        if bare.startswith("&&&& "):
+            self._close_open()
+            if (match := _BANNER.match(bare)) is None:
+                self._unknown(text)
+                return False
+            if match[1] == "RUNNING" and self.known:
+                return True
+            self._banner_line(match)
+            return False
+        if not bare:
+            return False
+        if bare.startswith("[TRT] "):
+            self._close_open()
+            self._said(bare[6:], "I", library=True)
+        elif not self._fact(text):
+            if self._open:
+                self._open.append(text)
+            else:
+                self._unknown(text)
+        return False
+
+    def _said(self, said: str, severity: str, library: bool) -> None:
+        """Take what stands behind a prefix."""
+        if severity in "WEF":
+            if GRAPH_LOST.search(said):
+                self._run["graph"] = "ignored"
+            self._keep("warnings" if severity == "W" else "errors", said)
+        elif severity == "V":
+            if library:
+                self._fact(said)
+        elif not self._fact(said) and said.strip() and not library:
+            self._unknown(said)
+
+    def _banner_line(self, match: re.Match[str]) -> None:
+        word, number, build, command = match.groups()
+        self.known = True
+        if number:
+            self._banner = (number, build)
+        if word == "RUNNING":
+            self._begun = True
+        elif word in ("PASSED", "FAILED", "WAIVED"):
+            self._outcome = {"PASSED": "passed", "FAILED": "failed", "WAIVED": "waived"}[word]  # type: ignore[assignment]
+        if command and (self._command is None or word == "RUNNING"):
+            self._command = None
+            self._open = ["&&&&", command]
+        self._section = None
+
+    # --- facts --------------------------------------------------------------------------------------------
+
+    def _fact(self, text: str) -> bool:
+        """Take a line without its prefix; return whether its form is known."""
+        bare = text.strip()
+        if heading := _HEADING.fullmatch(bare):
+            return self._heading(heading[1])
+        if STANDIN_MARK in bare:
+            self._standin = True
+            return True
+        if self._section == "Profile" and self._profile is not None and self._profile.row(text):
+            return True
+        if not bare:
+            return True
+        label, colon, value = bare.partition(":")
+        value = value.strip()
+        if colon:
+            if self._figures(label, value):
+                return True
+            if self._labelled(label, value, bare):
+                return True
+        return self._sentence(bare) or self._of_section(label, colon, value, bare)
+
+    def _heading(self, title: str) -> bool:
+        self._close_open()
+        self._section = title
+        if title == "Performance summary":
+            self._has_summary = True
+        elif match := _PROFILE.fullmatch(title):
+            self._section = "Profile"
+            self._profile = words.Table(int(match[1]))
+        elif title not in _GROUPS and title not in (
+            "Device Information",
+            "Trace details",
+            "Explanations of the performance metrics",
+            "Options",
+        ):
+            return False
+        self.known = True
+        return True
+
+    def _figures(self, label: str, value: str) -> bool:
+        """Take a line of the performance summary; explanations begin with the same words."""
+        if label in _METRICS:
+            if not value.startswith("min"):
+                return self._section == "Explanations of the performance metrics"
+            self._close_open()
+            self._has_summary = self.known = True
+            self._open = [_METRICS[label], value]
+            return True
+        if label in _TOTALS:
+            field, unit = _TOTALS[label]
+            match = _VALUE.fullmatch(value)
+            if not match:
+                if value and value[0].isalpha():
+                    return self._section == "Explanations of the performance metrics"
+                self._problems.append(
+                    Missing(f"summary.{field}", f"printed as '{value[:40]}', without its unit")
+                )
+                return True
+            self._has_summary = self.known = True
+            self._summary[field] = self._number(match[1], f"summary.{field}") if match[2] == unit else None
+            return True
+        return False
+
+    def _labelled(self, label: str, value: str, bare: str) -> bool:
+        if label in _DEVICE:
+            self.known = True
+            self._application_clocks |= label.startswith("Application")
+            self._device.setdefault(_DEVICE[label][0], value.removesuffix(_DEVICE[label][1]))
+        elif label == "Memory Bus Width" and (match := _BUS.fullmatch(value)):
+            self._device["bus_width_bits"], self._device["ecc"] = match.groups()
+        elif label.startswith("Device ") and (match := _AVAILABLE.fullmatch(bare)):
+            self._available.append(match[2])
+        elif label == "TensorRT version":
+            self.known = True
+            self._version_line = value.split()[0] if value else None
+        elif label in _ONNX:
+            self._onnx.setdefault(label, value)
+        elif bare in ("Output Tensors:", "Input Tensors:"):
+            self._section = "Tensors"
+        elif label in ("Layer Information", "Engine Layer Information") or (
+            label in ("Layers", "Bindings") and self._section in ("Layer Information", "Layers")
+        ):
+            self._section = label
+        else:
+            return False
+        return True
+
+    def _sentence(self, bare: str) -> bool:
+        """Take a line that is told by its first words."""
+        for words_, field, unit in _BUILD:
+            if bare.startswith(words_):
+                text = bare[len(words_) :].removesuffix(unit)
+                number = self._number(text, f"build.{field}")
+                # The size is told exactly when the engine is made, and in whole MiB when it is loaded.
+                if number is not None and not (field == "engine_mib" and field in self._build):
+                    self._build[field] = int(number) if field.endswith("_bytes") else number
+                return True
+        if match := _WARM_UP.match(bare):
+            self._run["warm_up_queries"] = int(match[1])
+            self._run_number("warm_up_ms", match[2])
+        elif match := _TRACE.match(bare):
+            self._run["queries"] = int(match[1])
+            self._run_number("seconds", match[2])
+        elif match := _CREATED.match(bare) or _BINDING.match(bare):
+            dims = tuple(int(size[:9]) for size in match[3].split("x") if size)
+            dtype = match[4] if match.re is _BINDING else None
+            if len(self._bindings) < MAX_OPTIONS:
+                kind: Literal["input", "output"] = "input" if match[1].lower() == "input" else "output"
+                self._bindings.append(Binding(kind, match[2], dims, dtype))
+        elif layer := words.of_build(bare):
+            if layer.tactic:
+                self._tactics[layer.name] = layer.tactic
+            self._add("build", layer)
+        elif layer := words.of_text(bare):
+            self._add("text", layer)
+        elif bare.startswith("Successfully captured CUDA graph"):
+            self._run.setdefault("graph", "captured")
+        elif bare.startswith("[MemUsageStats]") and (match := _PEAK.search(bare)):
+            self._build["peak_gpu_mib"] = int(match[1])
+        elif bare.startswith(_HIDDEN):
+            self._hidden = True
+        elif bare.startswith(_SKIPPED):
+            self._skipped = True
+        elif not bare.startswith((*_CHATTER, "To show e2e network timing")):
+            return False
+        return True
+
+    def _of_section(self, label: str, colon: str, value: str, bare: str) -> bool:
+        """Take a line whose form follows from the heading above it."""
+        section = self._section
+        if section in _GROUPS or (colon and label in _LABELS):
+            name, arrow, file = bare.partition("<-")
+            if len(self._options) >= MAX_OPTIONS or not (colon or arrow):
+                return False
+            group = _GROUPS.get(section or "")
+            self._options.append(Option(group, label, value) if not arrow else Option(group, name, file))
+            self.known = True
+            return True
+        if section == "Layers":
+            self._add("names", Layer(bare, None, is_reformat=words.is_reformat(bare, None)))
+            return True
+        return section in ("Bindings", "Tensors")
+
+    def _add(self, form: str, layer: Layer) -> None:
+        self._counts["layers"] += 1
+        if len(known := self._layers.setdefault(form, [])) < MAX_LAYERS:
+            known.append(layer)
+
+    # --- numbers and words --------------------------------------------------------------------------------
+
+    def _number(self, text: str, what: str) -> float | None:
+        """Return a printed number; what is none, or not finite, is a problem and `None`."""
+        try:
+            value = float(text)
+        except ValueError:
+            self._problem(what, f"printed as '{text[:40]}'")
+            return None
+        if not abs(value) < MAX_NUMBER:
+            self._problem(what, f"printed as {text[:40]}")
+            return None
+        return value
+
+    def _problem(self, what: str, reason: str) -> None:
+        if len(self._problems) < MAX_KEPT:
+            self._problems.append(Missing(what, reason))
+
+    def _run_number(self, field: str, text: str) -> None:
+        if (value := self._number(text, f"run.{field}")) is not None:
+            self._run[field] = value
+
+    def _close_open(self) -> None:
+        """Take the line that was open for continuation, joined as it tells most."""
+        if not self._open:
+            return
+        (kind, first, *more), self._open = self._open, []
+        if kind == "&&&&":
+            self._command = " ".join([first, *(part.strip() for part in more)])
+            return
+        tries = (first + "".join(more), " ".join([first, *(part.strip() for part in more)]))
+        pairs = max((_PAIR.findall(text) for text in tries), key=len)
+        found: dict[str, float] = {}
+        percentiles: dict[str, float] = {}
+        for name, percentile, text, unit in pairs:
+            what = f"summary.{kind}.{name if not percentile else f'p{percentile}'}_ms"
+            if not unit:
+                self._problem(what, f"printed as '{text[:40]}', without its unit")
+            elif (value := self._number(text, what)) is not None:
+                (percentiles if percentile else found)[percentile or name] = value
+        self._summary[kind] = Statistics(
+            found.get("min"), found.get("max"), found.get("mean"), found.get("median"), percentiles
+        )
+
+    def _keep(self, where: str, said: str) -> None:
+        """Keep a warning or error; an indented line belongs to the one before it."""
+        kept = self._kept[where]
+        if not said.strip():
+            return
+        if said.startswith("  ") and kept and self._counts[where] == len(kept):
+            kept[-1] = f"{kept[-1]} {said.strip()}"[: 2 * MAX_KEPT_CHARACTERS]
+            return
+        self._counts[where] += 1
+        if len(kept) < MAX_KEPT:
+            kept.append(said.strip()[:MAX_KEPT_CHARACTERS])
+
+    def _unknown(self, text: str) -> None:
+        self._counts["unknown"] += 1
+        if len(self._kept["unknown"]) < MAX_KEPT:
+            self._kept["unknown"].append(text.strip()[:MAX_KEPT_CHARACTERS])
+
+    # --- the result ---------------------------------------------------------------------------------------
+
+    def end(self, tail: list[bytes]) -> TrtexecLog:
+        """Return the log; `tail` is the last lines of the file, where this process is the last."""
+        self._close_open()
+        outcome = self._outcome or ("unfinished" if self._begun else None)
+        ending: list[str] = []
+        if outcome == "unfinished":
+            shown = [_bare(line[:MAX_KEPT_CHARACTERS]) for line in tail]
+            ending = list(filter(None, shown))[-3:]
+        layers = self._layers.get("text") or self._layers.get("build") or self._layers.get("names")
+        profile = self._profile.profile() if self._profile else None
+        tuning = self.tuning.found(tuple(self._layers.get("build", ())), self._tactics)
+        found = tuple(layers) if layers else None
+        if found and profile:
+            found = words.timed(found, profile)
+        log = TrtexecLog(
+            name=self._name,
+            standin=self._standin,
+            version=self._version(),
+            command=tuple(self._command.split()) if self._command else None,
+            outcome=outcome,
+            first_local=_iso(self._stamps[0]) if self._stamps else None,
+            last_local=_iso(self._stamps[-1]) if self._stamps else None,
+            device=self._found_device(),
+            options=tuple(self._options),
+            onnx=self._onnx,
+            bindings=tuple(self._bindings),
+            build=msgspec.convert(self._build, BuildSeen) if self._build else None,
+            run=msgspec.convert(self._run, RunSeen) if self._run else None,
+            summary=SummarySeen(**self._summary) if self._has_summary else None,  # type: ignore[arg-type]
+            profile=profile,
+            layers=found,
+            tuning=tuning,
+            warnings=tuple(self._kept["warnings"]),
+            errors=tuple(self._kept["errors"]),
+            ending=tuple(ending),
+            lines=self.lines,
+            unknown=tuple(self._kept["unknown"]),
+            unknown_lines=self._counts["unknown"],
+            not_kept=self._not_kept(),
+            missing=(),
+        )
+        return msgspec.structs.replace(log, missing=(*self._absent(log), *self._problems))
+
+    def _not_kept(self) -> dict[str, int]:
+        beyond = {
+            "warnings": self._counts["warnings"] - len(self._kept["warnings"]),
+            "errors": self._counts["errors"] - len(self._kept["errors"]),
+            "layers": self._counts["layers"] - sum(map(len, self._layers.values())),
+            "tuning": self.tuning.not_kept,
+        }
+        return {name: count for name, count in beyond.items() if count}
+
+    def _version(self) -> Version | None:
+        number, build = self._banner
+        if number is None:
+            return Version(self._version_line, None, None) if self._version_line else None
+        return Version(self._version_line or version(int(number)), int(number), build)
+
+    def _found_device(self) -> Device | None:
+        if not self._device and not self._available:
+            return None
+        whole = {"index", "sm_count", "memory_mib", "shared_memory_per_sm_kib", "bus_width_bits"}
+        values: dict[str, object] = {}
+        for field, text in self._device.items():
+            if field in whole or field.endswith("_ghz"):
+                number = self._number(text, f"device.{field}")
+                values[field] = number if number is None or field not in whole else int(number)
+            else:
+                values[field] = text == "enabled" if field == "ecc" else text
+        form: Literal["until_8.5", "since_8.6", "since_10"] | None = None
+        if self._available or "uuid" in self._device:
+            form = "since_10"
+        elif "compute_clock_ghz" in self._device:
+            form = "since_8.6" if self._application_clocks else "until_8.5"
+        return Device(form, available=tuple(self._available), **values)  # type: ignore[arg-type]
+
+    def _absent(self, log: TrtexecLog) -> Iterator[Missing]:
+        """Give what the log doesn't tell, each with the reason as far as it is known."""
+        if log.version is None:
+            yield Missing("version", "neither banner nor version line is in the log")
+        if log.command is None:
+            yield Missing("command", "no banner is in the log")
+        if log.outcome is None:
+            yield Missing("outcome", "neither begin nor end is in the log")
+        if log.device is None:
+            yield Missing("device", "no device block is in the log")
+        groups = {option.group for option in log.options}
+        for group in ("build", "inference"):
+            if group not in groups:
+                loads = group == "build" and any(
+                    each.startswith("--loadEngine") for each in log.command or ()
+                )
+                why = "not echoed where an engine is loaded" if loads and groups else "not in the log"
+                yield Missing(f"options.{group}", why)
+        if log.summary is None:
+            yield Missing("summary", self._why_no_summary(log))
+        elif log.summary.gpu_compute is None:
+            yield Missing("summary.gpu_compute", "the line is not in the log")
+        if log.profile is None:
+            asked = log.enabled("Profile") or "--dumpProfile" in (log.command or ())
+            yield Missing("profile", "asked for, but not in the log" if asked else "no profile was printed")
+        if log.layers is None:
+            yield Missing("layers", "the log lists no layers; --dumpLayerInfo or a verbose build prints them")
+
+    def _why_no_summary(self, log: TrtexecLog) -> str:
+        if self._hidden:
+            return "trtexec prints none where the same run is profiled (no --separateProfileRun)"
+        if self._skipped:
+            return "inference was skipped"
+        if log.outcome == "failed" or log.errors:
+            return "trtexec failed"
+        if log.outcome == "unfinished":
+            return "the log ends before it"
+        return "not in the log"
+
+
+def _bare(line: bytes) -> str:
+    """Return a line without its prefix."""
+    text = line.decode("utf-8", "replace").strip()
+    return text[prefix.end() :].strip() if (prefix := _PREFIX.match(text)) else text
+
+
+def _iso(stamp: str) -> str:
+    """Return `10/21/2025-16:07:42` as 2025-10-21T16:07:42."""
+    day, _, time = stamp.partition("-")
+    month, date, year = day.split("/")
+    return f"{year}-{month}-{date}T{time}"

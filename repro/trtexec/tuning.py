@@ -1,0 +1,179 @@
+"""The timed candidates of a verbose build, kept to the best five of each layer however long the log is."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+
+import msgspec
+
+from repro.schema import Layer
+
+BEST = 5
+MAX_LAYERS = 10_000
+"""Layers whose candidates are kept; those of further ones are only counted."""
+MAX_NAME_BYTES = 2_000
+MAX_TACTIC_BYTES = 64
+
+TEXT_AT = 32
+"""Where a line's text begins, behind `[10/21/2025-16:07:42] [V] [TRT] `."""
+_TACTIC = re.compile(rb"(?:Tactic Name: (\S+) )?Tactic: (\S+) Time:")
+_RUNNER = re.compile(rb"-+ Timing Runner: (.*) \((\w+)[^()]*\)")
+_CHOSE = re.compile(rb">+ Chose Runner Type: (\w+) Tactic: (\S+)")
+_FASTEST = re.compile(rb"Fastest Tactic: (\S+) Time: (\S+)")
+_COMBINATION = re.compile(rb"\*+ Autotuning format combination: (.*?) \*")
+SET_NAME = b" Set Tactic Name: "
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A kernel that the builder timed for a layer."""
+
+    runner: str
+    tactic: str
+    """As printed: hexadecimal, up to 8.4 decimal."""
+    name: str | None
+    """The kernel's name, where the log gives it."""
+    formats: str | None
+    """The format combination, in the log's words: strides of inputs and outputs."""
+    time_ms: float | None
+
+
+class LayerTuning(msgspec.Struct, frozen=True):
+    """What the builder tried for one layer."""
+
+    layer: str
+    timed: int
+    best: tuple[Candidate, ...]
+    """At most five, the fastest first, over all formats."""
+    chosen: Candidate | None
+    """What the engine has; `None` where the log doesn't list the engine's layers."""
+
+
+class _Layer:
+    """The candidates of a layer while the log is read."""
+
+    __slots__ = ("best", "chosen", "timed", "worst")
+
+    def __init__(self) -> None:
+        self.best: list[tuple[float, Candidate]] = []
+        self.chosen: dict[str, Candidate] = {}
+        self.timed = 0
+        self.worst = math.inf
+
+
+class Tuning:
+    """Collects candidates; `worst` is the time from which on a candidate of the current layer is no news."""
+
+    def __init__(self) -> None:
+        self._layers: dict[bytes, _Layer] = {}
+        self._names: dict[bytes, bytes] = {}
+        self._current: _Layer | None = None
+        self._runner = ""
+        self._formats: str | None = None
+        self._fastest: dict[bytes, float] = {}
+        self.worst = -math.inf
+        self.not_kept = 0
+        """Layers beyond the limit."""
+
+    def begin_formats(self, line: bytes) -> None:
+        """Take `Autotuning …`: another combination of formats begins."""
+        match = _COMBINATION.match(line, TEXT_AT)
+        self._formats = _text(match[1][:MAX_NAME_BYTES]) if match else None
+        self._fastest = {}
+        self._current, self.worst = None, -math.inf
+
+    def begin_runner(self, line: bytes) -> None:
+        """Take `Timing Runner: LAYER (RUNNER)`: its candidates follow."""
+        match = _RUNNER.match(line, TEXT_AT)
+        self._current, self.worst = None, -math.inf
+        if not match or match[1].startswith(b"Optimizer Reformat("):
+            return
+        name = match[1][:MAX_NAME_BYTES]
+        layer = self._layers.get(name)
+        if layer is None:
+            if len(self._layers) >= MAX_LAYERS:
+                self.not_kept += 1
+                return
+            layer = self._layers[name] = _Layer()
+        self._current, self._runner, self.worst = layer, _text(match[2]), layer.worst
+
+    def count(self, timed: int) -> None:
+        """Count candidates of the current layer that were seen and were no news."""
+        if self._current is not None:
+            self._current.timed += timed
+
+    def add(self, line: bytes, time_ms: float) -> None:
+        """Take `Tactic: T Time: t`, which is faster than `worst`."""
+        match, layer = _TACTIC.match(line, TEXT_AT), self._current
+        if not match or layer is None:
+            return
+        candidate = self._candidate(match[2], time_ms, match[1])
+        bisect.insort(layer.best, (time_ms, candidate), key=lambda entry: entry[0])
+        del layer.best[BEST:]
+        if len(layer.best) == BEST:
+            layer.worst = self.worst = layer.best[-1][0]
+
+    def name(self, line: bytes) -> None:
+        """Take `LAYER Set Tactic Name: NAME Tactic: T`, which names the tactics that follow."""
+        name, _, tactic = line.rpartition(SET_NAME)[2].partition(b" Tactic: ")
+        if tactic and len(self._names) < 20 * MAX_LAYERS:
+            self._names[tactic.strip()[:MAX_TACTIC_BYTES]] = name[:MAX_NAME_BYTES]
+
+    def fastest(self, line: bytes) -> None:
+        """Take `Fastest Tactic: T Time: t`: the best of a runner."""
+        if match := _FASTEST.match(line, TEXT_AT):
+            try:
+                self._fastest[match[1]] = float(match[2])
+            except ValueError:
+                return
+
+    def chose(self, line: bytes) -> None:
+        """Take `Chose Runner Type: R Tactic: T`: the best of a combination of formats."""
+        match, layer = _CHOSE.match(line, TEXT_AT), self._current
+        if match and layer is not None and len(layer.chosen) < 100:
+            time_ms = self._fastest.get(match[2])
+            self._runner = _text(match[1][:MAX_TACTIC_BYTES])
+            candidate = self._candidate(match[2], time_ms, None)
+            before = layer.chosen.get(candidate.tactic)
+            if before is None or _shorter(candidate, before):
+                layer.chosen[candidate.tactic] = candidate
+
+    def _candidate(self, tactic: bytes, time_ms: float | None, name: bytes | None) -> Candidate:
+        known = name or self._names.get(tactic)
+        if time_ms is not None and not math.isfinite(time_ms):
+            time_ms = None
+        return Candidate(
+            self._runner,
+            _text(tactic[:MAX_TACTIC_BYTES]),
+            _text(known[:MAX_NAME_BYTES]) if known else None,
+            self._formats,
+            time_ms,
+        )
+
+    def found(self, layers: tuple[Layer, ...], tactics: dict[str, str]) -> tuple[LayerTuning, ...]:
+        """Return what was tried; `tactics` tells the engine's own tactic of each layer by name."""
+        kinds = {layer.name: layer.type for layer in layers}
+        result = []
+        for raw, layer in self._layers.items():
+            name = _text(raw)
+            best = tuple(candidate for _, candidate in layer.best)
+            chosen = None
+            if tactic := tactics.get(name):
+                chosen = layer.chosen.get(tactic) or next(
+                    (candidate for candidate in best if candidate.tactic == tactic),
+                    Candidate(kinds.get(name) or "", tactic, None, None, None),
+                )
+                if chosen.name is None:
+                    named = next((c.name for c in best if c.tactic == chosen.tactic and c.name), None)
+                    chosen = msgspec.structs.replace(chosen, name=named)
+            result.append(LayerTuning(name, layer.timed, best, chosen))
+        return tuple(result)
+
+
+def _shorter(one: Candidate, other: Candidate) -> bool:
+    return one.time_ms is not None and (other.time_ms is None or one.time_ms < other.time_ms)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
