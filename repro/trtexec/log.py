@@ -21,8 +21,19 @@ from repro.trtexec.seen import TrtexecLog
 from repro.trtexec.tuning import SET_NAME, Tuning
 
 CHUNK_BYTES = 1 << 20
-_VERBOSE_TRT = b"[V] [TRT] "
-_AVERAGE = b"[I] Average on "
+KIND = slice(22, 38)
+"""What tells most lines apart: severity and first letters, behind a time stamp of 22 characters."""
+_LIBRARY = b"[V] [TRT] "
+_TACTIC = b"[V] [TRT] Tactic"
+_VERBOSE = {
+    b"[V] [TRT] ------": Tuning.begin_runner,
+    b"[V] [TRT] ******": Tuning.begin_formats,
+    b"[V] [TRT] Fastes": Tuning.fastest,
+    b"[V] [TRT] >>>>>>": Tuning.chose,
+}
+_FACTS = frozenset({b"[V] [TRT] Engine", b"[V] [TRT] Total ", b"[V] [TRT] Layer("})
+"""The library's verbose lines that hold a fact beside the tactics; the others are passed over."""
+_AVERAGE = b"[I] Average on"
 
 
 def read(source: BinaryIO | Iterable[bytes], name: str) -> TrtexecLog:
@@ -104,45 +115,35 @@ class _Reader:
 
     def take(self, lines: list[bytes]) -> None:
         """Take a list of lines: the many of a verbose build at once, the others one by one."""
-        log = self._log
-        tuning = log.tuning
-        count = len(lines)
-        log.lines += count
-        timed = 0
+        log, tuning = self._log, self._log.tuning
+        log.lines += len(lines)
+        timed, named, worst = 0, b"", tuning.worst
         for number, line in enumerate(lines):
-            if line[22:32] == _VERBOSE_TRT:
-                kind = line[32:38]
-                if kind == b"Tactic":
-                    try:
-                        time_ms = float(line[line.rfind(b" ") + 1 :])
-                    except ValueError:
-                        continue
-                    timed += 1
-                    if time_ms < tuning.worst:
-                        tuning.add(line, time_ms)
+            kind = line[KIND]
+            if kind == _TACTIC:
+                try:
+                    time_ms = float(line[line.rfind(b" ") + 1 :])
+                except ValueError:
                     continue
-                take = _VERBOSE.get(kind)
-                if take is not None:
-                    if kind == b"------" or kind == b"******":
-                        tuning.count(timed)
-                        timed = 0
-                    take(tuning, line)
-                    continue
-                if SET_NAME in line:
-                    tuning.name(line)
-                    continue
-                if kind not in _NOT_CHATTER:
-                    continue
-            elif line[22:37] == _AVERAGE:
-                continue
-            if log.line(line):
+                timed += 1
+                if time_ms < worst:
+                    tuning.add(line, time_ms, named)
+                    worst = tuning.worst
+            elif kind in _VERBOSE:
                 tuning.count(timed)
-                timed = 0
-                log.lines -= count - number
+                _VERBOSE[kind](tuning, line)
+                timed, worst = 0, tuning.worst
+            elif kind[:10] == _LIBRARY and kind not in _FACTS:
+                if SET_NAME in line:
+                    named = line
+            elif kind[:14] != _AVERAGE and log.line(line):
+                tuning.count(timed)
+                left = len(lines) - number
+                log.lines -= left
                 self._close()
-                log = self._log
-                log.lines += count - number
-                tuning = log.tuning
+                log, tuning = self._log, self._log.tuning
+                log.lines += left
+                timed, worst = 0, tuning.worst
                 log.line(line)
         tuning.count(timed)
 
@@ -161,13 +162,3 @@ class _Reader:
                 "give what trtexec printed, as text",
             )
         return tuple(self._done)
-
-
-_VERBOSE = {
-    b"------": Tuning.begin_runner,
-    b"******": Tuning.begin_formats,
-    b"Fastes": Tuning.fastest,
-    b">>>>>>": Tuning.chose,
-}
-# First bytes of the library's verbose lines that hold a fact.
-_NOT_CHATTER = frozenset({b"Engine", b"Total ", b"Layer("})

@@ -67,7 +67,6 @@ class Tuning:
 
     def __init__(self) -> None:
         self._layers: dict[bytes, _Layer] = {}
-        self._names: dict[bytes, bytes] = {}
         self._current: _Layer | None = None
         self._runner = ""
         self._formats: str | None = None
@@ -103,22 +102,18 @@ class Tuning:
         if self._current is not None:
             self._current.timed += timed
 
-    def add(self, line: bytes, time_ms: float) -> None:
-        """Take `Tactic: T Time: t`, which is faster than `worst`."""
+    def add(self, line: bytes, time_ms: float, named: bytes) -> None:
+        """Take `Tactic: T Time: t` below `worst`; `named` the last `Set Tactic Name: N Tactic: T`."""
         match, layer = _TACTIC.match(line, TEXT_AT), self._current
         if not match or layer is None:
             return
-        candidate = self._candidate(match[2], time_ms, match[1])
-        bisect.insort(layer.best, (time_ms, candidate), key=lambda entry: entry[0])
+        name = match[1]
+        if name is None and named.endswith(b" Tactic: " + match[2]):
+            name = named.rpartition(SET_NAME)[2].partition(b" ")[0]
+        bisect.insort(layer.best, (time_ms, self._candidate(match[2], time_ms, name)), key=_time)
         del layer.best[BEST:]
         if len(layer.best) == BEST:
             layer.worst = self.worst = layer.best[-1][0]
-
-    def name(self, line: bytes) -> None:
-        """Take `LAYER Set Tactic Name: NAME Tactic: T`, which names the tactics that follow."""
-        name, _, tactic = line.rpartition(SET_NAME)[2].partition(b" Tactic: ")
-        if tactic and len(self._names) < 20 * MAX_LAYERS:
-            self._names[tactic.strip()[:MAX_TACTIC_BYTES]] = name[:MAX_NAME_BYTES]
 
     def fastest(self, line: bytes) -> None:
         """Take `Fastest Tactic: T Time: t`: the best of a runner."""
@@ -140,15 +135,12 @@ class Tuning:
                 layer.chosen[candidate.tactic] = candidate
 
     def _candidate(self, tactic: bytes, time_ms: float | None, name: bytes | None) -> Candidate:
-        known = name or self._names.get(tactic)
-        if time_ms is not None and not math.isfinite(time_ms):
-            time_ms = None
         return Candidate(
-            self._runner,
-            _text(tactic[:MAX_TACTIC_BYTES]),
-            _text(known[:MAX_NAME_BYTES]) if known else None,
-            self._formats,
-            time_ms,
+            runner=self._runner,
+            tactic=_text(tactic[:MAX_TACTIC_BYTES]),
+            name=_text(name[:MAX_NAME_BYTES]) if name else None,
+            formats=self._formats,
+            time_ms=time_ms if time_ms is not None and math.isfinite(time_ms) else None,
         )
 
     def found(self, layers: tuple[Layer, ...], tactics: dict[str, str]) -> tuple[LayerTuning, ...]:
@@ -169,6 +161,10 @@ class Tuning:
                     chosen = msgspec.structs.replace(chosen, name=named)
             result.append(LayerTuning(name, layer.timed, best, chosen))
         return tuple(result)
+
+
+def _time(entry: tuple[float, Candidate]) -> float:
+    return entry[0]
 
 
 def _shorter(one: Candidate, other: Candidate) -> bool:
