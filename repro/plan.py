@@ -97,6 +97,8 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         seconds=request.duration_s,
         iterations=request.iterations,
     )
+    if request.keep_log and not backend.BUILD_OUTLIVES_PROCESS:
+        raise UsageError(f"--keep-log keeps trtexec's log, and {backend.NAME} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
     wanted: list[tuple[Role, cases.Experiment]] = [

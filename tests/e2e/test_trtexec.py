@@ -77,6 +77,7 @@ def test_the_whole_path(engine: Measure, call: Call, tmp_path: Path, release: st
     assert record.model.built_from == ("fp16" if typing == "strong" else "fp32")
     assert record.model.inputs[0].dtype == "fp16"
     assert {s.setting for s in record.substitutions} == ({"typing"} if typing == "strong" else set())
+    assert {flag.code for run in record.runs for flag in run.flags} >= {"reformat"}, "chw into an FP16 engine"
 
 
 def test_what_identifies_an_engine(engine: Measure, tmp_path: Path) -> None:
