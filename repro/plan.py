@@ -68,6 +68,11 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     """Decide everything that can be decided before measuring; return the job and its experiments."""
     case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
+    if case.share == "none":
+        raise Unavailable(
+            f"case {case.id} is private, and this version can't keep its model out of the bundle",
+            'share = "full" in its case.toml publishes it',
+        )
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
