@@ -16,7 +16,6 @@ from typing import Literal
 import msgspec
 
 from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases
-from repro.backends import cuda
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
 from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
@@ -76,8 +75,6 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
-    if device.gpu:
-        cuda.look()
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
     release = releases.choose(request.release, device.name, backend.release(gpu=device.gpu))
