@@ -328,6 +328,9 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
+        others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
+        if others:
+            flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",
