@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
 from repro import backends
-from repro.backends import cuda
+from repro.backends import cuda, trtexec
 from repro.errors import ReproError, Unavailable, unknown
 
 
@@ -48,27 +48,48 @@ def choose(name: str) -> Device:
 
 
 def backend(device: Device, name: str | None = None) -> str:
-    """Return the backend to use: the one named, or the first that is installed; raise if none is."""
+    """Return the backend to use: the one named, or the first that is installed; raise if none is.
+
+    A GPU comes first: nobody should install a runtime to hear that there is none.
+    """
     if name is not None:
         backends.load(name)
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
-        return name
-    for each in device.backends:
-        with contextlib.suppress(Unavailable):
-            backends.load(each).release(gpu=device.gpu)
+    wanted = device.backends if name is None else (name,)
+    gpu = None if not device.gpu or _played(wanted) else cuda.look()
+    lacking: list[Unavailable] = []
+    for each in wanted:
+        why_not = _lacking(each, device, gpu)
+        if why_not is None:
             return each
-    # None is there; say how to get the best.
-    backends.load(device.backends[0]).release(gpu=device.gpu)
-    return device.backends[0]
+        lacking.append(why_not)
+    raise lacking[0]  # Say how to get the best.
+
+
+def _played(names: Sequence[str]) -> bool:
+    """Return whether a stand-in plays trtexec here; it needs no GPU."""
+    try:
+        return trtexec.NAME in names and trtexec.is_standin()
+    except Unavailable:
+        return False
+
+
+def _lacking(name: str, device: Device, gpu: cuda.Gpu | None) -> Unavailable | None:
+    """Return what a backend lacks here, `None` where nothing."""
+    try:
+        release = backends.load(name).release(gpu=device.gpu)
+        if gpu is not None:
+            cuda.check(gpu, release)
+    except Unavailable as error:
+        return error
+    return None
 
 
 def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
     try:
         backend(device)
-        if device.gpu:
-            cuda.look()
     except ReproError as error:
         return error.what
     return None

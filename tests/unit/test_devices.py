@@ -16,7 +16,11 @@ def test_without_a_gpu_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert devices.choose("auto") == devices.DEVICES["cpu"] == devices.choose("cpu")
 
 
+GPU = cuda.Gpu("Made-up", "GPU-0", "8.7", 16, True, 4 << 20, 32 << 30, "12.6")
+
+
 def no_trtexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda, "look", lambda: GPU)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("TRTEXEC", raising=False)
     monkeypatch.setattr(trtexec, "USUAL_PATH", tmp_path / "trtexec")
@@ -36,6 +40,19 @@ def test_a_device_without_a_backend_is_unavailable_and_says_what_to_do(
 def test_a_backend_of_another_device_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="torch does not measure on cpu"):
         devices.backend(devices.choose("cpu"), "torch")
+
+
+@pytest.mark.parametrize("name", [None, "torch", "onnxruntime"])
+def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def none() -> cuda.Gpu:
+        raise Unavailable("there is no NVIDIA driver here")
+
+    monkeypatch.setattr(cuda, "look", none)
+    with pytest.raises(Unavailable, match="no NVIDIA driver"):
+        devices.backend(devices.choose("x86"), name)
+    assert devices.availability(devices.DEVICES["x86"]) == "there is no NVIDIA driver here"
 
 
 @pytest.mark.parametrize("name", ["", "CPU", "orin2"])

@@ -19,7 +19,8 @@ report.terminal report.markdown report.layers report.content report.commands rep
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
-bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
+bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
+bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
 trtexec.log trtexec.process trtexec.seen trtexec.tuning
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec
