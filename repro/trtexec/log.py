@@ -18,19 +18,16 @@ from typing import BinaryIO
 from repro.errors import ReproError
 from repro.trtexec.process import MAX_LINE_BYTES, Process
 from repro.trtexec.seen import TrtexecLog
-from repro.trtexec.tuning import SET_NAME, Tuning
+from repro.trtexec.tuning import BY_LETTERS, SET_NAME
 
 CHUNK_BYTES = 1 << 20
+TAIL = 50
+"""Lines in which the last words of a log without an end line are sought."""
 KIND = slice(22, 38)
 """What tells most lines apart: severity and first letters, behind a time stamp of 22 characters."""
 _LIBRARY = b"[V] [TRT] "
 _TACTIC = b"[V] [TRT] Tactic"
-_VERBOSE = {
-    b"[V] [TRT] ------": Tuning.begin_runner,
-    b"[V] [TRT] ******": Tuning.begin_formats,
-    b"[V] [TRT] Fastes": Tuning.fastest,
-    b"[V] [TRT] >>>>>>": Tuning.chose,
-}
+_VERBOSE = {_LIBRARY + letters.encode(): take for letters, take in BY_LETTERS.items()}
 _FACTS = frozenset({b"[V] [TRT] Engine", b"[V] [TRT] Total ", b"[V] [TRT] Layer("})
 """The library's verbose lines that hold a fact beside the tactics; the others are passed over."""
 _AVERAGE = b"[I] Average on"
@@ -54,7 +51,7 @@ def read_all(source: BinaryIO | Iterable[bytes], name: str) -> tuple[TrtexecLog,
     tail: list[bytes] = []
     for lines in _blocks(source):
         reader.take(lines)
-        tail = lines[-50:]
+        tail = [*tail, *lines[-TAIL:]][-TAIL:]
     return reader.end(tail)
 
 

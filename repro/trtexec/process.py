@@ -45,7 +45,7 @@ STANDIN_MARK = "STAND-IN FOR TESTS"
 # [10/21/2025-16:07:42] [V] [TRT] message; a pasted line may have lost the time, or all of it.
 _PREFIX = re.compile(r"(?:\[(\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d)\] ?)?\[([VIWEF])\](?: |$)(\[TRT\] ?)?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_QUOTE = re.compile(r"(?:> ?|\| )+")
+_QUOTE = re.compile(r"(?:>(?!>>) ?|\| )+")
 _BANNER = re.compile(r"&&&& (\w+) TensorRT\.trtexec(?: \[TensorRT v(\d{3,7})\])?(?: \[(b\d+)\])?(?: # (.*))?")
 _HEADING = re.compile(r"=== (.+?) ===")
 _PROFILE = re.compile(r"Profile \((\d{1,15}) iterations ?\)")
@@ -143,6 +143,8 @@ _CHATTER = (
     "Building engine",
     "```",
 )
+_WARNS = ("* Throughput may be bound", "* GPU compute time is unstable", "* Multiple inference streams")
+"""What the performance summary warns of, told apart without its prefix too."""
 _HIDDEN = "The e2e network timing is not reported"
 _SKIPPED = "Skipped inference phase since"
 
@@ -181,6 +183,8 @@ class Process:
         self._problems: list[Missing] = []
         self._hidden = self._skipped = False
         self._section: str | None = None
+        self._hint = False
+        """The line before was a warning without its prefix; its hint is indented."""
         self._open: list[str] = []
         """A line that may go on in the next one, because a paste wrapped it: the banner, or a statistic."""
 
@@ -188,11 +192,7 @@ class Process:
 
     def line(self, raw: bytes) -> bool:
         """Take a line; return whether it begins another process, and was therefore not taken."""
-        text = raw[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
-        if "\x1b" in text:
-            text = _COLOUR.sub("", text)
-        if text[:1] in "> |":
-            text = text[quote.end() :] if (quote := _QUOTE.match(text)) else text
+        text = _plain(raw)
         # An indented paste: the table of layers and hints of warnings keep their blanks.
         bare = text.lstrip()
         prefix = _PREFIX.match(bare)
@@ -223,12 +223,26 @@ class Process:
         if bare.startswith("[TRT] "):
             self._close_open()
             self._said(bare[6:], "I", library=True)
-        elif not self._fact(text):
-            if self._open:
-                self._open.append(text)
-            else:
-                self._unknown(text)
+        elif bare.startswith(_WARNS) or (self._hint and text.startswith("  ")):
+            self._close_open()
+            self._keep("warnings", bare if bare.startswith("* ") else text)
+            self._hint = bare.startswith("* ")
+        else:
+            self._loose(text, bare)
         return False
+
+    def _loose(self, text: str, bare: str) -> None:
+        """Take a line that lost its prefix, or that a paste wrapped around."""
+        opened = self._open
+        if opened and bare.startswith("--"):
+            opened.append(text)
+        elif self._fact(text):
+            if self._open is opened:
+                self._close_open()
+        elif opened:
+            opened.append(text)
+        else:
+            self._unknown(text)
 
     def _said(self, said: str, severity: str, library: bool) -> None:
         """Take what stands behind a prefix."""
@@ -382,12 +396,16 @@ class Process:
         elif bare.startswith(_SKIPPED):
             self._skipped = True
         elif not bare.startswith((*_CHATTER, "To show e2e network timing")):
-            return False
+            return self.tuning.said(bare)
         return True
 
     def _of_section(self, label: str, colon: str, value: str, bare: str) -> bool:
         """Take a line whose form follows from the heading above it."""
         section = self._section
+        if bare.startswith("--") or section == "Help":
+            # trtexec's help has headings like those of the echo, and option names below them.
+            self._section = "Help"
+            return True
         if section in _GROUPS or (colon and label in _LABELS):
             name, arrow, file = bare.partition("<-")
             if len(self._options) >= MAX_OPTIONS or not (colon or arrow):
@@ -476,7 +494,7 @@ class Process:
         ending: list[str] = []
         if outcome == "unfinished":
             shown = [_bare(line[:MAX_KEPT_CHARACTERS]) for line in tail]
-            ending = list(filter(None, shown))[-3:]
+            ending = [line for line in shown if line.strip("`")][-3:]
         layers = self._layers.get("text") or self._layers.get("build") or self._layers.get("names")
         profile = self._profile.profile() if self._profile else None
         tuning = self.tuning.found(tuple(self._layers.get("build", ())), self._tactics)
@@ -585,9 +603,18 @@ class Process:
         return "not in the log"
 
 
+def _plain(raw: bytes) -> str:
+    """Return a line without colours and without the marks of a quotation."""
+    text = raw[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
+    quote = _QUOTE.match(text)
+    return text[quote.end() :] if quote else text
+
+
 def _bare(line: bytes) -> str:
     """Return a line without its prefix."""
-    text = line.decode("utf-8", "replace").strip()
+    text = _plain(line).strip()
     return text[prefix.end() :].strip() if (prefix := _PREFIX.match(text)) else text
 
 

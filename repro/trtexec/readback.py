@@ -15,7 +15,9 @@ from repro.schema import Effective, Layer, LayerTensor, Scalar
 
 _FLOATS = frozenset({"fp32", "fp16", "bf16", "fp8"})
 _SWITCH = {"enabled": True, "disabled": False}
-_DURATION = re.compile(r"([\d.e+-]+)s \(\+ ([\d.e+-]+)ms warm up\)")
+_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d\d)?)"
+_DURATION = re.compile(rf"{_NUMBER}s \(\+ {_NUMBER}ms warm up\)")
+_LEVEL = re.compile(r"\d{1,9}")
 GRAPH_LOST = re.compile(r"--useCudaGraph flag has been ignored|CUDA graph capture failed", re.IGNORECASE)
 """What trtexec says, up to 10.x and from 11.0 on, when it goes on without the CUDA graph asked for."""
 
@@ -33,7 +35,7 @@ def of_build(
         "sparsity": Effective(_SWITCH.get(echo.get("Sparsity", "").lower()), "echo"),
         "optimization_level": Effective(None, "assumed")
         if level is None
-        else Effective(None if level == "-1" else int(level), "echo"),
+        else Effective(int(level) if _LEVEL.fullmatch(level) else None, "echo"),
     }
 
 

@@ -71,9 +71,30 @@ class Tuning:
         self._runner = ""
         self._formats: str | None = None
         self._fastest: dict[bytes, float] = {}
+        self._named = b""
         self.worst = -math.inf
         self.not_kept = 0
         """Layers beyond the limit."""
+
+    def said(self, text: str) -> bool:
+        """Take a line whose prefix is not where it was; return whether it is of a verbose build."""
+        line = b" " * TEXT_AT + text.encode("utf-8", "replace")
+        kind = text[:6]
+        if kind == "Tactic":
+            try:
+                time_ms = float(line[line.rfind(b" ") + 1 :])
+            except ValueError:
+                return False
+            self.count(1)
+            if time_ms < self.worst:
+                self.add(line, time_ms, self._named)
+        elif kind in BY_LETTERS:
+            BY_LETTERS[kind](self, line)
+        elif SET_NAME in line:
+            self._named = line
+        else:
+            return False
+        return True
 
     def begin_formats(self, line: bytes) -> None:
         """Take `Autotuning …`: another combination of formats begins."""
@@ -161,6 +182,15 @@ class Tuning:
                     chosen = msgspec.structs.replace(chosen, name=named)
             result.append(LayerTuning(name, layer.timed, best, chosen))
         return tuple(result)
+
+
+BY_LETTERS = {
+    "------": Tuning.begin_runner,
+    "******": Tuning.begin_formats,
+    "Fastes": Tuning.fastest,
+    ">>>>>>": Tuning.chose,
+}
+"""What takes a line, by its first letters."""
 
 
 def _time(entry: tuple[float, Candidate]) -> float:
