@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from repro.bundle import Inspection
     from repro.gather import Prepared
+    from repro.imported import Imported
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -311,10 +312,14 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, laye
 
     Default: the newest in bundles/.
     """
-    from repro import bundle
+    from repro import bundle, imported
     from repro.report import content
 
-    opened = bundle.read(path or _newest())
+    chosen = path or _newest()
+    if imported.is_json(chosen):
+        _show_imported(imported.load(chosen), as_json, markdown)
+        return
+    opened = bundle.read(chosen)
     if as_json:
         import msgspec
 
@@ -336,6 +341,42 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, laye
             terminal.show_tables(console, tuple(layers.tables(opened)))
         else:
             terminal.show_report(console, content.report(opened))
+
+
+@cli.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The imported records as JSON, for `repro show`.")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
+def log(files: tuple[Path, ...], as_json: bool, markdown: bool) -> None:
+    """Read a trtexec log from elsewhere, and exports beside it.
+
+    Nothing is measured: the records are marked as imported, and tell what the files don't.
+    """
+    from repro import imported
+
+    _show_imported(imported.read(files), as_json, markdown)
+
+
+def _show_imported(records: Imported, as_json: bool, markdown: bool) -> None:
+    """Print what was imported; a failed run that somebody had is no failure here."""
+    from repro.report.imported import reports
+
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(records), indent=1))
+    elif markdown:
+        from repro.report import markdown as page
+
+        click.echo("\n".join(map(page.render, reports(records))), nl=False)
+    else:
+        from repro.report import terminal
+
+        console = _console()
+        for number, report in enumerate(reports(records)):
+            if number:
+                console.print()
+            terminal.show_report(console, report)
 
 
 @cli.command()

@@ -400,8 +400,208 @@ def test_lines_in_any_order_with_odd_words_never_crash(lines: list[bytes]) -> No
 
 # --- logs of others -------------------------------------------------------------------------------------
 
+MODES = ("Data transfers", "Spin-wait", "CUDA Graph")
 
-def material(name: str) -> TrtexecLog:
+
+def of_others(name: str) -> TrtexecLog:
     (path,) = (Path(os.environ["TRT_REPRO_MATERIAL"]) / "trtexec-logs").glob(f"{name}*")
     with path.open("rb") as file:
         return read(file, path.name)
+
+
+def modes(log: TrtexecLog) -> tuple[bool | None, ...]:
+    return tuple(map(log.enabled, MODES))
+
+
+def compute(log: TrtexecLog) -> Statistics | None:
+    return log.summary.gpu_compute if log.summary else None
+
+
+@pytest.mark.needs("material")
+def test_no_line_of_others_logs_is_unknown_but_the_collectors() -> None:
+    for path in sorted((Path(os.environ["TRT_REPRO_MATERIAL"]) / "trtexec-logs").iterdir()):
+        log = of_others(path.name)
+        # An assertion of the library, and a list of layers cut in its middle.
+        strange = [line for line in log.unknown if not line.startswith(("#~", "trtexec: "))]
+        assert log.unknown_lines == len(log.unknown)
+        assert strange == [] or path.name.startswith("8.5.10"), path.name
+
+
+@pytest.mark.needs("material")
+def test_others_10_16_1_build_and_run() -> None:
+    log = of_others("10.16.1-H100-hackathoncn-build-and-run")
+    assert (log.version, log.outcome) == (Version("10.16.1", 101601, "b11"), "passed")
+    assert log.device is not None
+    assert (log.device.name, log.device.form, log.device.sm_count) == ("NVIDIA H100 PCIe", "since_10", 114)
+    assert (log.device.bus_width_bits, log.device.ecc, log.device.memory_mib) == (5120, True, 81081)
+    assert modes(log) == (True, False, False)
+    assert log.option("Precision") == "FP32"
+    assert log.build == BuildSeen(
+        built_s=8.09138,
+        generated_s=7.41113,
+        deserialized_s=0.00676279,
+        parsed_s=0.0170852,
+        engine_mib=12.5744,
+        activation_bytes=125_440,
+        weights_bytes=13_100_672,
+        peak_gpu_mib=13,
+    )
+    assert log.run == RunSeen(3057, 200.0, 46_125, 3.00013)
+    assert log.summary is not None
+    assert (log.summary.throughput_qps, log.summary.gpu_compute_s) == (15374.3, 1.6586)
+    assert compute(log) == Statistics(
+        0.0331421, 0.140381, 0.0359588, 0.0361328, {"90": 0.0368652, "95": 0.0371094, "99": 0.041748}
+    )
+    assert [warning.split()[0] for warning in log.warnings] == ["ModelImporter.cpp:994:", "Dynamic", "*"]
+    assert log.bindings[2] == Binding("output", "z", (1,), "int64")
+
+
+@pytest.mark.needs("material")
+@pytest.mark.parametrize(
+    ("name", "build", "iterations"),
+    [
+        ("10.16.1-H100-hackathoncn-dump", "b11", 18_362),
+        ("10.14.1-RTX6000Ada-hackathoncn-dump", "b48", 21_248),
+    ],
+)
+def test_others_profiles_since_10(name: str, build: str, iterations: int) -> None:
+    log = of_others(name)
+    assert log.version is not None
+    assert log.version.build == build
+    assert log.summary is None
+    assert "--separateProfileRun" in why(log)["summary"]
+    assert log.profile is not None
+    assert (log.profile.iterations, log.profile.order) == (iterations, "time_first")
+    assert log.profile.total is not None
+    assert sum(row.percent for row in log.profile.rows) == pytest.approx(log.profile.total.percent, abs=1)
+
+
+@pytest.mark.needs("material")
+def test_others_10_14_1_with_a_graph() -> None:
+    log = of_others("10.14.1-RTX6000Ada-hackathoncn-load")
+    assert modes(log) == (False, True, True)
+    assert log.run == RunSeen(5508, 200.0, 91_556, 3.00006, "captured")
+    assert log.summary is not None
+    assert log.summary.throughput_qps == 30518.1
+    assert log.summary.h2d == Statistics(0.0, 0.0, 0.0, 0.0, {"90": 0.0, "95": 0.0, "99": 0.0})
+    figures = compute(log)
+    assert figures is not None
+    assert (figures.min_ms, figures.median_ms, figures.max_ms) == (0.0285645, 0.029541, 1.43262)
+    assert log.warnings[0].startswith(
+        "* GPU compute time is unstable, with coefficient of variance = 80.1687%."
+    )
+
+
+@pytest.mark.needs("material")
+def test_others_10_3_refused_options() -> None:
+    log = of_others("10.3.0-JetsonOrin")
+    assert (log.version, log.outcome) == (Version("10.3.0", 100300, None), "failed")
+    assert log.errors == (
+        "Unknown option: --workspace 2048",
+        "Unknown option: --buildOnly",
+        "Unknown option: --explicitBatch",
+    )
+    assert log.command is not None
+    assert log.command[4] == "--fp16"
+    assert (log.device, log.summary) == (None, None)
+
+
+@pytest.mark.needs("material")
+def test_others_11_1_single_line() -> None:
+    log = of_others("11.1.0-vs_temporalfix")
+    assert log.errors == ("Invalid TensorFormat fp16:chw",)
+    assert {"version", "command", "outcome", "device", "summary"} <= set(why(log))
+
+
+@pytest.mark.needs("material")
+def test_others_8_4_10_crash() -> None:
+    log = of_others("8.4.10-OrinDrive")
+    assert (log.version, log.outcome) == (Version("8.4.10", 8410, None), "unfinished")
+    assert "Unsupported type" in log.ending[-1]
+    assert log.option("Precision") == "FP32+FP16+INT8"
+    assert why(log)["summary"] == "the log ends before it"
+
+
+@pytest.mark.needs("material")
+def test_others_8_5_10_layers_with_times() -> None:
+    log = of_others("8.5.10-RTX2000Ada")
+    assert log.version == Version("8.5.10", 8510, None)
+    assert modes(log)[0] is False
+    assert log.build is not None
+    assert (log.build.built_s, log.build.generated_s) == (53.4699, 24.152)
+    assert log.run == RunSeen(1257, 200.0, 21_990, 3.00022)
+    assert log.profile is not None
+    assert (log.profile.iterations, log.profile.order) == (7477, "name_first")
+    assert log.layers is not None
+    first = log.layers[0]
+    assert (first.name, first.type, first.is_reformat, first.time_ns) == (
+        "QuantizeLinear_2",
+        "Reformat",
+        True,
+        7_900,
+    )
+    assert log.layers[1].outputs == (LayerTensor("int8", "chw32", (1, 64, 56, 56)),)
+    assert "Skip layer timing collection in CUDA graph capture mode." in log.warnings
+
+
+@pytest.mark.needs("material")
+def test_others_8_5_2_summary_alone() -> None:
+    log = of_others("8.5.2-OrinNano")
+    assert (log.version, log.outcome) == (Version("8.5.2", 8502, None), "passed")
+    assert log.summary is not None
+    assert (log.summary.throughput_qps, log.summary.host_walltime_s) == (97.8649, 3.0348)
+    assert compute(log) == Statistics(
+        10.0343, 10.3575, 10.1824, 10.1851, {"90": 10.3206, "95": 10.338, "99": 10.356}
+    )
+    assert log.summary.enqueue is not None
+    assert log.summary.enqueue.percentiles_ms["99"] == 2.15002
+    assert modes(log) == (None, None, None)
+
+
+@pytest.mark.needs("material")
+def test_others_8_5_2_profile() -> None:
+    log = of_others("8.5.2-Xavier")
+    assert log.device is not None
+    assert (log.device.name, log.device.form, log.device.compute_clock_ghz) == ("Xavier", "until_8.5", 1.109)
+    assert modes(log) == (True, False, False)
+    assert log.build == BuildSeen(loaded_s=0.0397316, deserialized_s=1.85796, engine_mib=28.0)
+    assert log.profile is not None
+    assert log.profile.rows[0].name == "[HostToDeviceCopy 0]"
+    assert log.profile.total is not None
+    assert (log.profile.total.time_ms, log.profile.total.median_ms) == (3076.04, 8.9061)
+    assert log.summary is None
+
+
+@pytest.mark.needs("material")
+def test_others_8_6_0_run() -> None:
+    log = of_others("8.6.0-RTX3090")
+    assert log.version == Version("8.6.0", 8600, None)
+    assert log.device is not None
+    assert (log.device.form, log.device.compute_clock_ghz, log.device.sm_count) == ("since_8.6", 1.695, 82)
+    assert modes(log) == (True, False, False)
+    assert log.run == RunSeen(4141, 200.0, 63_030, 3.00012)
+    assert log.summary is not None
+    assert log.summary.latency is not None
+    assert (log.summary.latency.median_ms, log.summary.latency.max_ms) == (0.0517578, 0.617065)
+    assert log.warnings[0].startswith(
+        "* GPU compute time is unstable, with coefficient of variance = 44.3558%."
+    )
+
+
+@pytest.mark.needs("material")
+def test_others_8_6_1_profile_alone() -> None:
+    log = of_others("8.6.1-RTX3080")
+    assert log.version == Version("8.6.1", 8601, None)
+    assert log.profile is not None
+    assert (log.profile.order, len(log.profile.rows)) == ("time_first", 8)
+    row = log.profile.rows[5]
+    assert (row.name, row.time_ms, row.average_ms, row.median_ms, row.percent) == (
+        "Conv_311 || Conv_308 || Conv_307",
+        117.43,
+        0.0819,
+        0.0819,
+        5.1,
+    )
+    assert log.command is not None
+    assert "--inputIOFormats=fp16:chw,int32:chw,int32:chw" in log.command
+    assert (log.device, log.summary) == (None, None)
