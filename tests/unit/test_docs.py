@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from repro import cases, check, measure, records, schema, schemas
 from repro.bundle import archive
 from repro.cli import cli
+from repro.imported import ImportedRecord
 from repro.report import content
 from repro.schema import Carried, Record, ResolvedCase, Statement
 
@@ -54,6 +55,13 @@ def test_every_key_is_documented_and_no_other(kind: type[Carried]) -> None:
     expected = [field.encode_name for field in msgspec.structs.fields(kind)]
     inherited = {"expected", "note"} if kind.__name__ in claim_kinds() else set()
     assert documented()[kind.__name__] == [name for name in expected if name not in inherited]
+
+
+def test_every_key_of_an_imported_record_is_explained() -> None:
+    table = (ROOT / "docs" / "logs.md").read_text().split("\n## The JSON")[1]
+    first = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    explained = re.findall(r"`(\w+)`", " ".join(first))
+    assert sorted(explained) == sorted(field.name for field in msgspec.structs.fields(ImportedRecord))
 
 
 def claim_kinds() -> set[str]:
