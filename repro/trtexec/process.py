@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from repro.schema import Layer, Missing
+from repro.trtexec import forms
 from repro.trtexec import layers as words
 from repro.trtexec.heard import version
 from repro.trtexec.readback import GRAPH_LOST
@@ -35,118 +36,15 @@ MAX_LINE_BYTES = 1 << 16
 MAX_KEPT = 200
 """Unknown lines, warnings and errors that are kept; further ones are only counted."""
 MAX_KEPT_CHARACTERS = 500
+MAX_WRAPPED = 40
+"""Lines over which a paste may spread one."""
+MIN_COLUMNS = 70
+"""A command that was wrapped filled its line; what follows a shorter one is somebody's prose."""
+COMMAND = "&&&&"
 MAX_LAYERS = 10_000
 MAX_OPTIONS = 1_000
 MAX_NUMBER = 2.0**53
 """No figure of a log is as large; `inf` and `nan`, which trtexec prints for what it has not, are none."""
-STANDIN_MARK = "STAND-IN FOR TESTS"
-"""What the tests' own program says of itself in its second line."""
-
-# [10/21/2025-16:07:42] [V] [TRT] message; a pasted line may have lost the time, or all of it.
-_PREFIX = re.compile(r"(?:\[(\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d)\] ?)?\[([VIWEF])\](?: |$)(\[TRT\] ?)?")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_QUOTE = re.compile(r"(?:>(?!>>) ?|\| )+")
-_BANNER = re.compile(r"&&&& (\w+) TensorRT\.trtexec(?: \[TensorRT v(\d{3,7})\])?(?: \[(b\d+)\])?(?: # (.*))?")
-_HEADING = re.compile(r"=== (.+?) ===")
-_PROFILE = re.compile(r"Profile \((\d{1,15}) iterations ?\)")
-_PAIR = re.compile(r"(min|max|mean|median|percentile\(([\d.]+)%?\)) = (\S+?)( ms)?\s*(?:,|$)")
-_VALUE = re.compile(r"(\S+) (qps|s)")
-_AVAILABLE = re.compile(r'Device (\d+): "(.*)" UUID: (\S+)')
-_BUS = re.compile(r"(\d{1,15}) bits \(ECC (enabled|disabled)\)")
-_WARM_UP = re.compile(r"Warmup completed (\d{1,15}) queries over (\S+) ms")
-_TRACE = re.compile(r"Timing trace has (\d{1,15}) queries over (\S+) s")
-_CREATED = re.compile(r"Created (input|output) binding for (.+) with dimensions ([\dx]+)")
-_BINDING = re.compile(
-    r"(Input|Output) binding for (.+?) with dimensions ([\dx]+)(?: and type (\w+))? is created"
-)
-_PEAK = re.compile(r"allocators: CPU \d+ MiB, GPU (\d{1,15}) MiB")
-
-_GROUPS = {
-    "Model Options": "model",
-    "Build Options": "build",
-    "System Options": "system",
-    "Inference Options": "inference",
-    "Reporting Options": "reporting",
-}
-_METRICS = {
-    "Latency": "latency",
-    "End-to-End Host Latency": "end_to_end",
-    "Enqueue Time": "enqueue",
-    "H2D Latency": "h2d",
-    "GPU Compute Time": "gpu_compute",
-    "D2H Latency": "d2h",
-}
-_TOTALS = {
-    "Throughput": ("throughput_qps", "qps"),
-    "Total Host Walltime": ("host_walltime_s", "s"),
-    "Total GPU Compute Time": ("gpu_compute_s", "s"),
-}
-# Labels that are known where the heading above them was not pasted along.
-_LABELS = frozenset(
-    "Precision,Data transfers,Spin-wait,CUDA Graph,Streams,Inference Streams,Duration,Iterations,Percentiles,"
-    "Percentile,Sparsity,Skip inference,Build only,Separate profiling,BuilderOptimizationLevel,Averages,"
-    "Input(s)s format,Output(s)s format,Input(s),Output(s),ExposeDMA,Multithreading,Memory Pools,avgTiming,"
-    "LayerPrecisions,Profiling verbosity,timingCacheMode,MaxAuxStreams,Load engine,Save engine,"
-    "Tactic sources".split(",")
-)
-_DEVICE: dict[str, tuple[str, str]] = {
-    "Selected Device": ("name", ""),
-    "Selected Device ID": ("index", ""),
-    "Selected Device UUID": ("uuid", ""),
-    "Compute Capability": ("compute_capability", ""),
-    "SMs": ("sm_count", ""),
-    "Compute Clock Rate": ("compute_clock_ghz", " GHz"),
-    "Memory Clock Rate": ("memory_clock_ghz", " GHz"),
-    "Application Compute Clock Rate": ("compute_clock_ghz", " GHz"),
-    "Application Memory Clock Rate": ("memory_clock_ghz", " GHz"),
-    "Device Global Memory": ("memory_mib", " MiB"),
-    "Shared Memory per SM": ("shared_memory_per_sm_kib", " KiB"),
-}
-_ONNX = frozenset(
-    "Input filename,ONNX IR version,Opset version,Producer name,Producer version,Domain,Model version,"
-    "Doc string".split(",")
-)
-# What a line of the build begins with, the field, and the unit behind the number.
-_BUILD: tuple[tuple[str, str, str], ...] = (
-    ("Engine built in ", "built_s", " sec."),
-    ("Engine generation completed in ", "generated_s", " seconds."),
-    ("Engine loaded in ", "loaded_s", " sec."),
-    ("Engine deserialized in ", "deserialized_s", " sec."),
-    ("Finished parsing network model. Parse time: ", "parsed_s", ""),
-    ("Created engine with size: ", "engine_mib", " MiB"),
-    ("Loaded engine size: ", "engine_mib", " MiB"),
-    ("Loaded engine with size: ", "engine_mib", " MiB"),
-    ("Total Activation Memory: ", "activation_bytes", " bytes"),
-    ("Total Weights Memory: ", "weights_bytes", " bytes"),
-)
-# Known lines without a fact of their own.
-_CHATTER = (
-    "Loading standard plugins",
-    "Start parsing network model",
-    "Finish parsing network model",
-    "Starting inference",
-    "Using random values for ",
-    "Using values loaded from ",
-    "Setting persistentCacheLimit",
-    "Created execution context",
-    "Set shape of input tensor",
-    "Explanations of the performance metrics",
-    "TF32 is enabled by default",
-    "Trace averages of ",
-    "Average on ",
-    "... Omitting ",
-    "Note: The application clock rates",
-    "Available Devices:",
-    "Capturing CUDA graph",
-    "Loading engine",
-    "Using enqueueV",
-    "Building engine",
-    "```",
-)
-_WARNS = ("* Throughput may be bound", "* GPU compute time is unstable", "* Multiple inference streams")
-"""What the performance summary warns of, told apart without its prefix too."""
-_HIDDEN = "The e2e network timing is not reported"
-_SKIPPED = "Skipped inference phase since"
 
 
 class Process:
@@ -186,7 +84,8 @@ class Process:
         self._hint = False
         """The line before was a warning without its prefix; its hint is indented."""
         self._open: list[str] = []
-        """A line that may go on in the next one, because a paste wrapped it: the banner, or a statistic."""
+        """A line that may go on in the next one, because a paste wrapped it: a command, or a statistic."""
+        self._columns = 0
 
     # --- one line -----------------------------------------------------------------------------------------
 
@@ -195,7 +94,7 @@ class Process:
         text = _plain(raw)
         # An indented paste: the table of layers and hints of warnings keep their blanks.
         bare = text.lstrip()
-        prefix = _PREFIX.match(bare)
+        prefix = forms.PREFIX.match(bare)
         if prefix is None:
             return self._unprefixed(text)
         self._close_open()
@@ -211,7 +110,7 @@ class Process:
         bare = text.strip()
         if bare.startswith("&&&& "):
             self._close_open()
-            if (match := _BANNER.match(bare)) is None:
+            if (match := forms.BANNER.match(bare)) is None:
                 self._unknown(text)
                 return False
             if match[1] == "RUNNING" and self.known:
@@ -223,7 +122,7 @@ class Process:
         if bare.startswith("[TRT] "):
             self._close_open()
             self._said(bare[6:], "I", library=True)
-        elif bare.startswith(_WARNS) or (self._hint and text.startswith("  ")):
+        elif bare.startswith(forms.WARNS) or (self._hint and text.startswith("  ")):
             self._close_open()
             self._keep("warnings", bare if bare.startswith("* ") else text)
             self._hint = bare.startswith("* ")
@@ -235,14 +134,21 @@ class Process:
         """Take a line that lost its prefix, or that a paste wrapped around."""
         opened = self._open
         if opened and bare.startswith("--"):
-            opened.append(text)
+            self._continue(text)
         elif self._fact(text):
             if self._open is opened:
                 self._close_open()
-        elif opened:
-            opened.append(text)
+        elif opened and (opened[0] != COMMAND or self._columns >= MIN_COLUMNS):
+            self._continue(text)
         else:
+            self._close_open()
             self._unknown(text)
+
+    def _continue(self, text: str) -> None:
+        self._open.append(text)
+        self._columns = len(text)
+        if len(self._open) > MAX_WRAPPED:
+            self._close_open()
 
     def _said(self, said: str, severity: str, library: bool) -> None:
         """Take what stands behind a prefix."""
@@ -267,7 +173,8 @@ class Process:
             self._outcome = {"PASSED": "passed", "FAILED": "failed", "WAIVED": "waived"}[word]  # type: ignore[assignment]
         if command and (self._command is None or word == "RUNNING"):
             self._command = None
-            self._open = ["&&&&", command]
+            self._open = [COMMAND, command]
+            self._columns = len(match[0])
         self._section = None
 
     # --- facts --------------------------------------------------------------------------------------------
@@ -275,9 +182,9 @@ class Process:
     def _fact(self, text: str) -> bool:
         """Take a line without its prefix; return whether its form is known."""
         bare = text.strip()
-        if heading := _HEADING.fullmatch(bare):
+        if heading := forms.HEADING.fullmatch(bare):
             return self._heading(heading[1])
-        if STANDIN_MARK in bare:
+        if forms.STANDIN_MARK in bare:
             self._standin = True
             return True
         if self._section == "Profile" and self._profile is not None and self._profile.row(text):
@@ -298,10 +205,10 @@ class Process:
         self._section = title
         if title == "Performance summary":
             self._has_summary = True
-        elif match := _PROFILE.fullmatch(title):
+        elif match := forms.PROFILE.fullmatch(title):
             self._section = "Profile"
             self._profile = words.Table(int(match[1]))
-        elif title not in _GROUPS and title not in (
+        elif title not in forms.GROUPS and title not in (
             "Device Information",
             "Trace details",
             "Explanations of the performance metrics",
@@ -313,16 +220,16 @@ class Process:
 
     def _figures(self, label: str, value: str) -> bool:
         """Take a line of the performance summary; explanations begin with the same words."""
-        if label in _METRICS:
+        if label in forms.METRICS:
             if not value.startswith("min"):
                 return self._section == "Explanations of the performance metrics"
             self._close_open()
             self._has_summary = self.known = True
-            self._open = [_METRICS[label], value]
+            self._open = [forms.METRICS[label], value]
             return True
-        if label in _TOTALS:
-            field, unit = _TOTALS[label]
-            match = _VALUE.fullmatch(value)
+        if label in forms.TOTALS:
+            field, unit = forms.TOTALS[label]
+            match = forms.VALUE.fullmatch(value)
             if not match:
                 if value and value[0].isalpha():
                     return self._section == "Explanations of the performance metrics"
@@ -336,18 +243,18 @@ class Process:
         return False
 
     def _labelled(self, label: str, value: str, bare: str) -> bool:
-        if label in _DEVICE:
+        if label in forms.DEVICE:
             self.known = True
             self._application_clocks |= label.startswith("Application")
-            self._device.setdefault(_DEVICE[label][0], value.removesuffix(_DEVICE[label][1]))
-        elif label == "Memory Bus Width" and (match := _BUS.fullmatch(value)):
+            self._device.setdefault(forms.DEVICE[label][0], value.removesuffix(forms.DEVICE[label][1]))
+        elif label == "Memory Bus Width" and (match := forms.BUS.fullmatch(value)):
             self._device["bus_width_bits"], self._device["ecc"] = match.groups()
-        elif label.startswith("Device ") and (match := _AVAILABLE.fullmatch(bare)):
+        elif label.startswith("Device ") and (match := forms.AVAILABLE.fullmatch(bare)):
             self._available.append(match[2])
         elif label == "TensorRT version":
             self.known = True
             self._version_line = value.split()[0] if value else None
-        elif label in _ONNX:
+        elif label in forms.ONNX:
             self._onnx.setdefault(label, value)
         elif bare in ("Output Tensors:", "Input Tensors:"):
             self._section = "Tensors"
@@ -361,7 +268,7 @@ class Process:
 
     def _sentence(self, bare: str) -> bool:
         """Take a line that is told by its first words."""
-        for words_, field, unit in _BUILD:
+        for words_, field, unit in forms.BUILD:
             if bare.startswith(words_):
                 text = bare[len(words_) :].removesuffix(unit)
                 number = self._number(text, f"build.{field}")
@@ -369,15 +276,15 @@ class Process:
                 if number is not None and not (field == "engine_mib" and field in self._build):
                     self._build[field] = int(number) if field.endswith("_bytes") else number
                 return True
-        if match := _WARM_UP.match(bare):
+        if match := forms.WARM_UP.match(bare):
             self._run["warm_up_queries"] = int(match[1])
             self._run_number("warm_up_ms", match[2])
-        elif match := _TRACE.match(bare):
+        elif match := forms.TRACE.match(bare):
             self._run["queries"] = int(match[1])
             self._run_number("seconds", match[2])
-        elif match := _CREATED.match(bare) or _BINDING.match(bare):
+        elif match := forms.CREATED.match(bare) or forms.BINDING.match(bare):
             dims = tuple(int(size[:9]) for size in match[3].split("x") if size)
-            dtype = match[4] if match.re is _BINDING else None
+            dtype = match[4] if match.re is forms.BINDING else None
             if len(self._bindings) < MAX_OPTIONS:
                 kind: Literal["input", "output"] = "input" if match[1].lower() == "input" else "output"
                 self._bindings.append(Binding(kind, match[2], dims, dtype))
@@ -389,13 +296,13 @@ class Process:
             self._add("text", layer)
         elif bare.startswith("Successfully captured CUDA graph"):
             self._run.setdefault("graph", "captured")
-        elif bare.startswith("[MemUsageStats]") and (match := _PEAK.search(bare)):
+        elif bare.startswith("[MemUsageStats]") and (match := forms.PEAK.search(bare)):
             self._build["peak_gpu_mib"] = int(match[1])
-        elif bare.startswith(_HIDDEN):
+        elif bare.startswith(forms.HIDDEN):
             self._hidden = True
-        elif bare.startswith(_SKIPPED):
+        elif bare.startswith(forms.SKIPPED):
             self._skipped = True
-        elif not bare.startswith((*_CHATTER, "To show e2e network timing")):
+        elif not bare.startswith((*forms.CHATTER, "To show e2e network timing")):
             return self.tuning.said(bare)
         return True
 
@@ -406,11 +313,11 @@ class Process:
             # trtexec's help has headings like those of the echo, and option names below them.
             self._section = "Help"
             return True
-        if section in _GROUPS or (colon and label in _LABELS):
+        if section in forms.GROUPS or (colon and label in forms.LABELS):
             name, arrow, file = bare.partition("<-")
             if len(self._options) >= MAX_OPTIONS or not (colon or arrow):
                 return False
-            group = _GROUPS.get(section or "")
+            group = forms.GROUPS.get(section or "")
             self._options.append(Option(group, label, value) if not arrow else Option(group, name, file))
             self.known = True
             return True
@@ -451,11 +358,22 @@ class Process:
         if not self._open:
             return
         (kind, first, *more), self._open = self._open, []
-        if kind == "&&&&":
-            self._command = " ".join([first, *(part.strip() for part in more)])
+        if kind == COMMAND:
+            # Wrapped at the last column, whatever stands there; only a new option is surely a new word.
+            new = (" " if part.startswith((" ", "--")) else "" for part in more)
+            self._command = first + "".join(
+                f"{gap}{part.strip()}" for gap, part in zip(new, more, strict=True)
+            )
             return
-        tries = (first + "".join(more), " ".join([first, *(part.strip() for part in more)]))
-        pairs = max((_PAIR.findall(text) for text in tries), key=len)
+        # Wrapped within a word or between two; and what follows the last figure is no part of it.
+        tries = [
+            (forms.PAIR.findall(glue.join([first, *more[:taken]])), taken)
+            for taken in range(len(more) + 1)
+            for glue in ("", " ")
+        ]
+        pairs, taken = max(tries, key=lambda each: sum(bool(unit) for *_, unit in each[0]))
+        for text in more[taken:]:
+            self._unknown(text)
         found: dict[str, float] = {}
         percentiles: dict[str, float] = {}
         for name, percentile, text, unit in pairs:
@@ -607,15 +525,15 @@ def _plain(raw: bytes) -> str:
     """Return a line without colours and without the marks of a quotation."""
     text = raw[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
     if "\x1b" in text:
-        text = _COLOUR.sub("", text)
-    quote = _QUOTE.match(text)
+        text = forms.COLOUR.sub("", text)
+    quote = forms.QUOTE.match(text)
     return text[quote.end() :] if quote else text
 
 
 def _bare(line: bytes) -> str:
     """Return a line without its prefix."""
     text = _plain(line).strip()
-    return text[prefix.end() :].strip() if (prefix := _PREFIX.match(text)) else text
+    return text[prefix.end() :].strip() if (prefix := forms.PREFIX.match(text)) else text
 
 
 def _iso(stamp: str) -> str:

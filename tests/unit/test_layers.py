@@ -23,7 +23,7 @@ devices releases backends.trtexec backends.onnxruntime backends.torch backends.c
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
-trtexec.log trtexec.process trtexec.seen trtexec.tuning
+trtexec.log trtexec.process trtexec.forms trtexec.seen trtexec.tuning
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec
 schemas.__main__ schemas schema errors __init__
 """.split()

@@ -225,6 +225,16 @@ def test_wrapped_figures_and_commands_are_joined(columns: int) -> None:
     log, whole = parsed(wrapped), fixture("8.6.1-run.log")
     assert log.summary == whole.summary
     assert log.version == whole.version
+    assert columns < 70 or log.command == whole.command
+
+
+@pytest.mark.parametrize("prose", ["Hope that helps!", "\nHope that helps!", "1,000 ms, median = 7 ms"])
+def test_prose_behind_a_log_is_no_part_of_it(prose: str) -> None:
+    log = parsed(f"{COMPUTE}\n{prose}\n&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec --a\n{prose}")
+    assert log.command == ("trtexec", "--a")
+    assert log.summary is not None
+    assert log.summary.gpu_compute == Statistics(1.0, 3.0, 2.0, 2.0, {"99": 3.0})
+    assert log.unknown == (prose.strip(), prose.strip())
 
 
 def test_a_summary_alone_is_a_log() -> None:
@@ -341,11 +351,17 @@ def test_memory_does_not_grow_with_the_log() -> None:
         for i in range(60):
             yield b"x" * (1 << 20)
             yield b"".join(verbose_lines(2_000)) if i < 30 else b""
+            yield (
+                f"\n{COMPUTE}\n".encode() + b"&&&& RUNNING TensorRT.trtexec # " + b"y" * 60 + b"\n"
+                if i == 9
+                else b""
+            )
+            yield b"z" * 60_000 + b"\n" if i > 9 else b""
             yield f"\n{STAMP} [W] {'w' * 5000}\n{STAMP} [I] {'u' * 5000} {i}\n".encode() * 20
 
     tracemalloc.start()
     try:
-        log = read(endless(), "endless")
+        log, _ = read_all(endless(), "endless")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
