@@ -16,6 +16,7 @@ PACKAGE = Path(repro.__file__).parent
 ORDER = """
 __main__ cli
 report.terminal report.markdown report.content report.preview report.plot report.html report.text report
+compare verdict estimate sides comparable power layers observed
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices releases backends.onnxruntime backends.torch backends.cuda backends
