@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show compare doctor cases devices test lint format bench measure-gpu schema lock clean
+.PHONY: help repro verify show compare doctor cases devices test lint format bench bench-stats measure-gpu schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,6 +61,9 @@ measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; need
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, beside other tools' rules.
+	$(BIN)/python tests/bench_stats.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas
