@@ -6,6 +6,9 @@ DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
+A ?= $(CASE)
+B ?= $(CASE)
+# The arms of `make ab`: CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
 PYTHON ?= python3
@@ -16,13 +19,19 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show doctor cases devices test lint format bench schema lock clean
+.PHONY: help repro ab releases verify show doctor cases devices test lint format bench schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
 	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+
+ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
+	@$(REPRO) ab $(A) $(B) --device $(DEVICE) $(ARGS)
+
+releases: $(VENV)/run.stamp ## List the releases and where they are.
+	@$(REPRO) releases
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)
