@@ -43,6 +43,7 @@ LOOK_TIMEOUT_S = 120.0
 MAKE_TIMEOUT_S = 1200.0
 _LOOK = """
 import sys
+print("Python", flush=True)
 if sys.version_info < (3, 10):
     sys.exit("it is Python %d.%d; 3.10 or newer is needed" % sys.version_info[:2])
 import importlib, msgspec, numpy, onnx, repro.turn
@@ -54,7 +55,7 @@ try:
 except ReproError as error:
     sys.exit(error.what)
 importlib.import_module(backend.NAME)
-sys.stdout.buffer.write(b"\\nrelease " + msgspec.json.encode(seen))
+sys.stdout.buffer.write(b"release " + msgspec.json.encode(seen))
 """
 _MARK = b"release "
 
@@ -108,12 +109,23 @@ def look(python: Path, backend: str, *, gpu: bool) -> Environment:
             with contextlib.suppress(msgspec.DecodeError):
                 seen = msgspec.json.decode(line.removeprefix(_MARK), type=ReleaseSeen)
                 return Environment(seen, chosen)
+    if not done.stdout.startswith(b"Python\n"):
+        raise Unavailable(f"{python} is no Python", "name an interpreter")
     raise Unavailable(f"{python} can't run a turn ({_last_line(done.stderr)})", _remedy(done.stderr, backend))
 
 
 def _last_line(text: bytes) -> str:
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "it says nothing that Python would"
+    return lines[-1].strip()[:200] if lines else "it does not say why"
+
+
+def _first_error(text: bytes) -> str:
+    """Return pip's own word for what is wrong; what it says last is advice."""
+    if b"Retrying (" in text:
+        # Without the index, it would call any two pins a conflict.
+        return "the package index can't be reached"
+    match = re.search(rb"^ERROR: (.*)$", text, re.MULTILINE)
+    return f"pip: {match[1].decode(errors='replace').strip()[:200] if match else _last_line(text)}"
 
 
 def _remedy(stderr: bytes, backend: str) -> str:
@@ -218,7 +230,7 @@ def _make(row: Row, home: Path) -> None:
         )
         if done.returncode:
             raise Unavailable(
-                f"{row.name} can't be installed here (pip: {_last_line(done.stderr)})",
+                f"{row.name} can't be installed here ({_first_error(done.stderr)})",
                 f"it needs the network once, and wheels for Python {sys.version_info.major}."
                 f"{sys.version_info.minor}; or name a Python that has it with --python",
             )

@@ -7,6 +7,7 @@ is executed. What it says of protocol, threads and settings is data, and bounded
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -16,7 +17,7 @@ from repro.environments import Say
 from repro.errors import Refused, Unavailable, UsageError
 from repro.plan import Experiments, Request, Side, Target, Wanted
 from repro.probes.host import usable_cores
-from repro.schema import Job, Protocol, Record, Scalar
+from repro.schema import RECORD_NAME_PATTERN, Job, Protocol, Record, Scalar
 from repro.spec import parse
 
 BOUNDS = {
@@ -27,6 +28,7 @@ BOUNDS = {
     "preheat_max_s": (0.0, 3600.0),
 }
 """What a protocol from somebody else may ask of this machine."""
+_NAME = re.compile(RECORD_NAME_PATTERN, re.IGNORECASE)
 FIXED = (
     "release",
     "backend",
@@ -123,6 +125,11 @@ def _first(opened: bundle.Bundle, say: Say) -> Record:
     first = next((record for record in records if record.role == "subject"), None)
     if first is None or any(record.session_id != first.session_id for record in records):
         raise Unavailable(f"{opened.path.name} is not of one session", "name a bundle made by `repro run`")
+    for record in records:
+        runtime = record.runtime
+        named = (record.case.id, record.case.variant, runtime.device, runtime.backend, runtime.release.name)
+        if not all(name is None or _NAME.fullmatch(name) for name in named):
+            raise Refused(f"{opened.path.name} names things as the kit never does")
     if any(record.origin == "imported" for record in records):
         raise Unavailable(f"{opened.path.name} was imported", "only what the kit has run can be repeated")
     say(f"repeats {opened.path.name}; signer {opened.inspection.signer.text}")
@@ -154,6 +161,11 @@ def _target(request: Request, record: Record) -> Target:
 
 def _wanted(request: Request, record: Record, target: Target, say: Say) -> Wanted:
     """Return a record's experiment from the case that is known here; raise where that is another one."""
+    if record.case.id not in cases.available(request.cases_folder):
+        raise Unavailable(
+            f"the bundle's case {record.case.id} is not known here",
+            "name the folder that holds it with --cases",
+        )
     case = cases.load(record.case.id, request.cases_folder)
     experiment = cases.resolve(case, record.case.variant, record.settings.requested)
     if experiment.ref.digest != record.case.digest:
