@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from repro import __version__, backends, bundle, cases, devices, environments, lowering, measure, models
-from repro.backends import cuda
 from repro.bundle import privacy
 from repro.environments import Environment, Say
 from repro.errors import Unavailable, UsageError
@@ -121,7 +120,7 @@ def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
     if request.arms:
         return _alternating(request, request.arms, say)
     case_id, variants = cases.parse(request.case)
-    case = cases.load(case_id, request.cases_folder)
+    case = choose_case(request, case_id)
     target = choose_target(request, request.device, request.backend)
     if request.rounds is not None:
         raise UsageError("--rounds is for alternating comparisons", "use --builds")
@@ -138,7 +137,7 @@ def _alternating(request: Request, arms: tuple[Side, Side], say: Say) -> tuple[J
     a, b = (side.spec.case for side in arms)
     if a != b:
         raise UsageError(f"{a} and {b} are two cases", "the arms are forms of one case")
-    case = cases.load(a, request.cases_folder)
+    case = choose_case(request, a)
     target = choose_target(request, request.device, request.backend)
     wanted = [arm(name, side, case, target, say) for name, side in zip(ARMS, arms, strict=True)]
     outlives = target.backend.BUILD_OUTLIVES_PROCESS
@@ -168,6 +167,17 @@ def arm(name: Arm, side: Side, case: cases.Case, target: Target, say: Say) -> Wa
     return Wanted("subject", experiment, environment, spec.threads, name)
 
 
+def choose_case(request: Request, case_id: str) -> cases.Case:
+    """Read a case; raise where it can't leave this machine, as its bundle would."""
+    case = cases.load(case_id, request.cases_folder)
+    if case.share == "none":
+        raise Unavailable(
+            f"case {case.id} is private, and this version can't keep its model out of the bundle",
+            'share = "full" in its case.toml publishes it',
+        )
+    return case
+
+
 def choose_target(request: Request, device_name: str, backend_name: str | None) -> Target:
     """Choose device and backend; raise where that can't be had here."""
     device = devices.choose(device_name)
@@ -175,8 +185,6 @@ def choose_target(request: Request, device_name: str, backend_name: str | None) 
         # The kit's own environment need not have the runtime that the other one has.
         backend_name = next((name for name in device.backends if name in environments.IN_PYTHON), None)
     name = devices.backend(device, backend_name)
-    if device.gpu:
-        cuda.look()
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
     return Target(device, name, backends.load(name))

@@ -166,7 +166,7 @@ def _wanted(request: Request, record: Record, target: Target, say: Say) -> Wante
             f"the bundle's case {record.case.id} is not known here",
             "name the folder that holds it with --cases",
         )
-    case = cases.load(record.case.id, request.cases_folder)
+    case = plan.choose_case(request, record.case.id)
     experiment = cases.resolve(case, record.case.variant, record.settings.requested)
     if experiment.ref.digest != record.case.digest:
         theirs, ours = record.model.digests, experiment.model_digests
