@@ -63,6 +63,9 @@ format: $(VENV)/dev.stamp ## Format the code.
 measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
 	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
 
+measure-ab: ## Measure how often comparisons are wrong here; ARGS='--help' lists the parts.
+	$(PYTHON) tests/measure_ab.py $(ARGS)
+
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
 
