@@ -20,7 +20,7 @@ from repro.devices import DEVICES
 from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import reasons
+from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
     Board,
     Clock,
@@ -48,9 +48,6 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
-)
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -351,6 +348,9 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
+        others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
+        if others:
+            flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import stats
 from repro.bundle import Bundle
+from repro.observed import key_figure
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
@@ -35,6 +34,7 @@ FLAG_RANKS = (
     "cut_short",
     "substitution",
     "slowed",
+    "gpu_shared",
     "clocks_disagree",
     "enqueue_bound",
     "foreign_load",
@@ -74,34 +74,6 @@ class Report(msgspec.Struct, frozen=True):
 
     card: tuple[Row, ...]
     details: tuple[Table, ...]
-
-
-class KeyFigure(msgspec.Struct, frozen=True):
-    """The time of one inference: exp of the mean of the builds' log medians."""
-
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-    """95 % interval over builds; `None` for a single build, which has none."""
-    builds: int
-
-
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
-    values: dict[str, list[float]] = {}
-    for run in record.runs:
-        values.setdefault(run.build, []).append(run.summary.log_median)
-    builds = [sum(runs) / len(runs) for runs in values.values()]
-    if not builds:
-        return None
-    interval = stats.mean_interval(builds)
-    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
-    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
-
-
-def _exp(value: float) -> float:
-    """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
 
 
 def report(bundle: Bundle) -> Report:
