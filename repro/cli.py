@@ -184,10 +184,10 @@ def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, *
     environment of its own, once.
     """
     from repro import devices
-    from repro.plan import Side
+    from repro.plan import ArmRequest
     from repro.spec import parse
 
-    options["arms"] = (Side(parse(spec_a), python_a), Side(parse(spec_b), python_b))
+    options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
     if options["device"] == "auto":
         options["device"] = _best(devices)
     _run(options)

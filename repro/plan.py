@@ -36,7 +36,7 @@ def _quiet(text: str) -> None:
     """Say nothing."""
 
 
-class Side(msgspec.Struct, frozen=True):
+class ArmRequest(msgspec.Struct, frozen=True):
     """An arm of a comparison as asked for."""
 
     spec: Spec
@@ -47,7 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for, as written; `None` leaves the choice to the kit."""
 
     case: str = ""
-    arms: tuple[Side, Side] | None = None
+    arms: tuple[ArmRequest, ArmRequest] | None = None
     """Two experiments that alternate, in place of `case`."""
     rounds: int | None = None
     like: Path | None = None
@@ -133,7 +133,7 @@ def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
     return compose(request, target, wanted, protocol_of(request, target))
 
 
-def _alternating(request: Request, arms: tuple[Side, Side], say: Say) -> tuple[Job, Experiments]:
+def _alternating(request: Request, arms: tuple[ArmRequest, ArmRequest], say: Say) -> tuple[Job, Experiments]:
     a, b = (side.spec.case for side in arms)
     if a != b:
         raise UsageError(f"{a} and {b} are two cases", "the arms are forms of one case")
@@ -147,7 +147,7 @@ def _alternating(request: Request, arms: tuple[Side, Side], say: Say) -> tuple[J
     return compose(request, target, wanted, protocol, say=say)
 
 
-def arm(name: Arm, side: Side, case: cases.Case, target: Target, say: Say) -> Wanted:
+def arm(name: Arm, side: ArmRequest, case: cases.Case, target: Target, say: Say) -> Wanted:
     """Return an arm of a comparison; raise `Unavailable` where a setting of it would mean nothing here."""
     spec = side.spec
     experiment = cases.resolve(case, spec.variant, spec.settings)

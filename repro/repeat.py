@@ -15,7 +15,7 @@ import msgspec
 from repro import bundle, cases, measure, plan
 from repro.environments import Say
 from repro.errors import Refused, Unavailable, UsageError
-from repro.plan import Experiments, Request, Side, Target, Wanted
+from repro.plan import ArmRequest, Experiments, Request, Target, Wanted
 from repro.probes.host import usable_cores
 from repro.schema import RECORD_NAME_PATTERN, Job, Protocol, Record, Scalar
 from repro.spec import parse
@@ -97,7 +97,7 @@ def against(request: Request, opened: bundle.Bundle, say: Say) -> tuple[Job, Exp
         if spec.release and request.release:
             raise UsageError(f"both --release and {request.case} name a release", "name it once")
         spec = msgspec.structs.replace(spec, release=spec.release or request.release)
-        b = plan.arm("B", Side(spec, request.python), a.experiment.case, target, say)
+        b = plan.arm("B", ArmRequest(spec, request.python), a.experiment.case, target, say)
         b = b._replace(threads=b.threads or a.threads)
     if request.threads is not None:
         b = b._replace(threads=request.threads)

@@ -1,12 +1,22 @@
-"""How often an alternating comparison is wrong on real machines: `make measure-ab`, outside CI.
+"""How often a comparison is wrong on real machines: `make measure-ab`, outside CI, in parts.
 
-    python tests/measure_ab.py pool FILE [--backend torch] [--processes 40] [--seconds 450]
+    python tests/measure_ab.py cpu FOLDER [--seconds 450] [--releases ort-1.30.0 ort-1.32.0]
 
-measures one *pool* of processes on an NVIDIA GPU: conv16:hwc8 as side A, and as side B the same network
-on a map of 5 % more rows. A parent imports the runtime, without touching the GPU, and forks a child for
+runs `repro ab` on the processor: trials whose arms are the same, and trials whose arm B works on 5 % more
+rows, half of each with either release; and once the two releases against each other. A trial is a bundle
+in FOLDER; a later call goes on with those that are missing.
+
+    python tests/measure_ab.py pool FILE [--seconds 450] [--backend torch] [--processes 40]
+
+measures a *pool* of processes on an NVIDIA GPU: conv16:hwc8 as side A, and as side B the same network on
+a map of 5 % more rows. A parent imports the runtime, without touching the GPU, and forks a child for
 each sample, so that each has a CUDA context and a choice of kernels of its own and the import is paid
-once. Sides alternate A B B A. Each child appends a line to FILE; a later call goes on where this one
-stopped. What came of it is written down in docs/measurements.md.
+once. Sides alternate A B B A. Each child appends a line to FILE; a later call goes on where it ends.
+
+    python tests/measure_ab.py report FOLDER|FILE [--seed 1] [--builds 5] [--trials 20]
+
+compares by the kit's own rule and counts verdicts. From a pool it draws trials, so these are resampled.
+What came of it is written down in docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -14,14 +24,19 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import math
 import os
+import random
 import select
 import signal
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +47,13 @@ import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 
-from repro import backends, cases, check, devices, measure, models, plan, turn  # noqa: E402
+from repro import backends, cases, check, compare, devices, measure, models, observed, plan, turn  # noqa: E402
 from repro.backends import cuda  # noqa: E402
 from repro.environments import Environment  # noqa: E402
-from repro.errors import ReproError  # noqa: E402
-from repro.schema import Arm, ConvStack, ModelSpec, Subject  # noqa: E402
+from repro.errors import ReproError, UsageError  # noqa: E402
+from repro.observed import Source  # noqa: E402
+from repro.schema import Arm, Comparison, ConvStack, Estimate, ModelSpec, Subject, Verdict  # noqa: E402
+from tests.builders import make_record  # noqa: E402
 
 PLANTED = 1.05
 """Rows of side B over rows of side A: the slow-down is more of the same work, never a sleep."""
@@ -166,6 +183,7 @@ def forked(work: Callable[[], Sample], blank: Sample, timeout_s: float = CHILD_T
             sys.stderr.flush()
             os._exit(0)
     os.close(writing)
+    data = b""
     try:
         with os.fdopen(reading, "rb") as pipe:
             # One write of less than a pipe's capacity: it is there as a whole, or the child has gone.
@@ -177,7 +195,8 @@ def forked(work: Callable[[], Sample], blank: Sample, timeout_s: float = CHILD_T
         _, status = os.waitpid(child, 0)
     if data:
         return msgspec.json.decode(data, type=Sample)
-    how = f"ended by signal {os.WTERMSIG(status)}" if answered else f"no answer in {timeout_s:g} s"
+    ended = f"ended with status {os.waitstatus_to_exitcode(status)}"
+    how = ended if answered else f"no answer in {timeout_s:g} s"
     return msgspec.structs.replace(blank, error=how)
 
 
@@ -257,6 +276,218 @@ def part_pool(asked: argparse.Namespace) -> int:
     return 0 if full else 75
 
 
+# --- whole comparisons on the processor ---------------------------------------------------------
+
+ROUNDS = measure.ROUNDS
+CASE = "conv16-small"
+CASE_TOML = """
+id = "conv16-small"
+version = 1
+title = "conv16 on a map of 400 x 240"
+question = "How often is a comparison wrong?"
+source = "measurements of the kit"
+share = "full"
+
+[model]
+network = "conv_stack"
+seed = "conv16"
+batch = 1
+height = 400
+width = 240
+channels = [16, 16, 16, 16]
+kernel = 3
+bias = true
+
+[settings]
+precision = "fp32"
+typing = "weak"
+io_layout = "chw"
+sparsity = false
+cuda_graph = false
+spin_wait = false
+transfers = true
+l2 = "warm"
+warm_up_ms = 200
+duration_s = 0.3
+percentiles = [90, 99]
+
+[tolerance]
+fp32 = { error = 1e-5 }
+
+[variants.longer]
+question = "Is 5 % more of the same work found?"
+model = { height = 420 }
+"""
+PLANTED_VARIANT = "longer"
+
+
+def trials(count: int, releases: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the arms of each trial by its name, in the order in which to run them."""
+    found = {"releases-00": (f"{CASE}@{releases[0]}", f"{CASE}@{releases[1]}")}
+    for number in range(count):
+        release = releases[number % 2]
+        a = f"{CASE}@{release}"
+        found[f"same-{number:02}"] = (a, a)
+        found[f"planted-{number:02}"] = (a, f"{CASE}:{PLANTED_VARIANT}@{release}")
+    return found
+
+
+def part_cpu(asked: argparse.Namespace) -> int:
+    """Run what is missing of the trials, as long as there is time."""
+    case = asked.folder / "cases" / CASE / "case.toml"
+    case.parent.mkdir(parents=True, exist_ok=True)
+    case.write_text(CASE_TOML)
+    places = ["--cases", str(case.parent.parent), "--work", str(asked.folder / "work"), "--device", "cpu"]
+    # Short and without pre-heating beyond the warm-up: a processor's caches are warm by then.
+    how = ["--protocol", "forum", "--rounds", str(asked.rounds), "--duration", "0.3s", "--iterations", "20"]
+    longest = 0.0
+    for name, (a, b) in trials(asked.trials, asked.releases).items():
+        target = asked.folder / f"{name}.zip"
+        if target.exists():
+            continue
+        begin = time.monotonic()
+        if begin - BEGIN + longest > asked.seconds:
+            say(f"{asked.seconds:g} s are over; the same call goes on from here")
+            return 75
+        argv = [sys.executable, "-m", "repro", "ab", a, b, *places, *how, "--threads", "1"]
+        done = subprocess.run(
+            [*argv, "--output", str(target), "--unsigned", "--yes"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        longest = max(longest, time.monotonic() - begin)
+        if not target.exists():
+            raise ReproError(f"{name} gave no bundle", done.stderr.strip()[-500:])
+        say(f"{name}: {a} and {b}, exit {done.returncode}, {time.monotonic() - begin:.0f} s")
+    say("all trials are there")
+    return 0
+
+
+# --- verdicts -----------------------------------------------------------------------------------
+
+
+def judged(source: Source) -> tuple[Verdict, Estimate | None]:
+    """Compare the arms of a bundle as if they had the same model: the longer one is the planted fault."""
+    a = next(seen for seen in source.observed if seen.arm == "A")
+    hidden = tuple(
+        seen._replace(record=msgspec.structs.replace(seen.record, model=a.record.model, case=a.record.case))
+        for seen in source.observed
+    )
+    return only(compare.compare([source._replace(observed=hidden)]))
+
+
+def only(comparison: Comparison) -> tuple[Verdict, Estimate | None]:
+    """Return what came of a comparison of one variant."""
+    (compared,) = comparison.compared
+    return compared.verdict, compared.estimates[0] if compared.estimates else None
+
+
+def as_source(samples: Sequence[Sample], name: str) -> Source:
+    """Return processes of a pool as the bundle of a session: their times, and all else made up alike."""
+    record = make_record(tuple(math.exp(each.log_median or 0.0) / 1e6 for each in samples))
+    builds = tuple(
+        msgspec.structs.replace(build, structure_hash=each.structure_hash)
+        for build, each in zip(record.builds, samples, strict=True)
+    )
+    record = msgspec.structs.replace(record, builds=builds, session_id=name, run_id=name)
+    return Source(
+        f"{name}.zip", name, (observed.observe(record, name, f"{name}.zip", {}),), "nobody", None, None
+    )
+
+
+def draws(
+    samples: Mapping[Arm, Sequence[Sample]], kind: str, builds: int, count: int, seed: int
+) -> Iterator[tuple[Sequence[Sample], Sequence[Sample]]]:
+    """Draw `count` trials of `builds` processes a side.
+
+    The sides of a trial share no process, nor do the trials of one shuffling; each shuffling goes
+    through the pool once, and there are as many as it takes.
+    """
+    shuffle = random.Random(f"{seed}/{kind}").shuffle
+    drawn = 0
+    while drawn < count:
+        a, b = list(samples["A"]), list(samples["B"])
+        shuffle(a)
+        shuffle(b)
+        if kind == "same":
+            a, b = a[: len(a) // 2], a[len(a) // 2 :]
+        most = min(len(a), len(b)) // builds
+        if not most:
+            raise ReproError(
+                f"{len(samples['A'])} processes don't give a trial", "measure more, or draw fewer"
+            )
+        for i in range(min(most, count - drawn)):
+            yield a[i * builds : (i + 1) * builds], b[i * builds : (i + 1) * builds]
+            drawn += 1
+
+
+def count(title: str, found: Sequence[tuple[Verdict, Estimate | None]]) -> None:
+    """Print how often there was which verdict, and what was estimated."""
+    names = Counter(verdict.name for verdict, _ in found)
+    called = names["slower"] + names["faster"]
+    ratios = [estimate.ratio for _, estimate in found if estimate]
+    print(f"{title}: {dict(names.most_common())}; faster or slower: {called} of {len(found)}")
+    if ratios:
+        low, middle, high = (f(ratios) - 1 for f in (min, statistics.median, max))
+        print(f"  ratios {low:+.2%} to {high:+.2%}, median {middle:+.2%}")
+    for reason, times in Counter(verdict.code for verdict, _ in found).most_common():
+        print(f"  {reason}: {times}")
+
+
+def report_trials(folder: Path) -> None:
+    """Compare the trials of a folder, each a session that alternates."""
+    sources = {path.stem: observed.load(path) for path in sorted(folder.glob("*-[0-9][0-9].zip"))}
+    for kind in ("same", "planted", "releases"):
+        found = {name: judged(source) for name, source in sources.items() if name.startswith(kind)}
+        if found:
+            count(kind, list(found.values()))
+        for name, (verdict, _) in found.items():
+            print(f"    {name}: {verdict.name}: {verdict.sentence}")
+
+
+def report_pool(file: Path, builds: int, trials: int, seed: int) -> None:
+    """Draw trials from each pool of a file."""
+    every = read(file)
+    for backend, device in sorted({(each.backend, each.device) for each in every}):
+        here = [each for each in every if (each.backend, each.device) == (backend, device)]
+        good = {arm: [e for e in here if e.side == arm and e.log_median is not None] for arm in plan.ARMS}
+        failed = Counter(each.error for each in here if each.error)
+        print(
+            f"{backend} on {device}: {len(good['A'])} and {len(good['B'])} processes; failed: {dict(failed)}"
+        )
+        for arm, samples in good.items():
+            structures: dict[str, list[float]] = {}
+            for each in samples:
+                structures.setdefault((each.structure_hash or "unknown")[:8], []).append(
+                    each.log_median or 0.0
+                )
+            for name, logs in sorted(structures.items(), key=lambda pair: -len(pair[1])):
+                low, middle, high = (math.exp(f(logs)) / 1e6 for f in (min, statistics.median, max))
+                print(
+                    f"  {arm}, kernels {name}: {len(logs)} processes, "
+                    f"{low:.4f} to {high:.4f} ms, median {middle:.4f}"
+                )
+        for kind in ("same", "planted"):
+            found = [
+                only(compare.compare([as_source(a, "a"), as_source(b, "b")], across="setting"))
+                for a, b in draws(good, kind, builds, trials, seed)
+            ]
+            count(f"{kind}, resampled, {trials} draws of {builds} + {builds}, seed {seed}", found)
+
+
+def part_report(asked: argparse.Namespace) -> int:
+    """Compare what is there."""
+    if asked.path.is_dir():
+        report_trials(asked.path)
+    elif asked.path.is_file():
+        report_pool(asked.path, asked.builds, asked.trials, asked.seed)
+    else:
+        raise UsageError(f"there is no {asked.path}", "name a folder of trials or the file of a pool")
+    return 0
+
+
 # --- the command line ---------------------------------------------------------------------------
 
 
@@ -271,6 +502,19 @@ def main(argv: Sequence[str]) -> int:
     one.add_argument("--seconds", type=float, default=450.0, help="end cleanly before so many")
     one.add_argument("--cpu", action="store_true", help="try the plumbing on the processor")
     one.set_defaults(part=part_pool)
+    one = parts.add_parser("cpu", help="run whole comparisons on the processor")
+    one.add_argument("folder", type=Path)
+    one.add_argument("--releases", nargs=2, default=("ort-1.30.0", "ort-1.32.0"), metavar="RELEASE")
+    one.add_argument("--trials", type=int, default=20, help="of each kind")
+    one.add_argument("--rounds", type=int, default=ROUNDS, help="of a trial")
+    one.add_argument("--seconds", type=float, default=450.0, help="end cleanly before so many")
+    one.set_defaults(part=part_cpu)
+    one = parts.add_parser("report", help="compare, and count verdicts")
+    one.add_argument("path", type=Path)
+    one.add_argument("--builds", type=int, default=5, help="of each side of a draw from a pool")
+    one.add_argument("--trials", type=int, default=20, help="draws of each kind from a pool")
+    one.add_argument("--seed", type=int, default=1)
+    one.set_defaults(part=part_report)
     asked = parser.parse_args(argv)
     try:
         return int(asked.part(asked))

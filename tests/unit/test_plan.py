@@ -9,7 +9,7 @@ import pytest
 from repro import environments, plan
 from repro.environments import Environment, Say
 from repro.errors import Unavailable, UsageError
-from repro.plan import Request, Side
+from repro.plan import ArmRequest, Request
 from repro.schema import Job, ReleaseSeen
 from repro.spec import parse
 
@@ -79,7 +79,7 @@ def test_the_kit_knows_its_own_source() -> None:
 
 
 def arms(a: str, b: str, say: Say = lambda text: None, **changes: object) -> Job:
-    sides = (Side(parse(a)), Side(parse(b)))
+    sides = (ArmRequest(parse(a)), ArmRequest(parse(b)))
     return plan.make(Request(arms=sides, cases_folder=CASES, **changes), say)[0]  # type: ignore[arg-type]
 
 
