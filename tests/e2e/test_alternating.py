@@ -105,17 +105,31 @@ def test_identical_arms_are_said_to_be(measure: Call) -> None:
     assert "both arms are the same experiment" in done.stderr
 
 
+OFFLINE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
+    "PIP_CONFIG_FILE": "/dev/null",
+    "PIP_NO_CACHE_DIR": "1",
+}
+
+
 def test_without_the_index_a_release_can_not_be_installed(measure: Call, tmp_path: Path) -> None:
-    offline = {
-        "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_NO_CACHE_DIR": "1",
-    }
-    done = measure("ab", "tiny@ort-1.30.0", "tiny@ort-1.29.0", "--rounds", "1", *QUICK, env=offline)
+    done = measure("ab", "tiny@ort-1.30.0", "tiny@ort-1.29.0", "--rounds", "1", *QUICK, env=OFFLINE)
     assert done.returncode == 4
     assert "the package index can't be reached" in done.stderr
     assert "it needs the network once" in done.stderr
     assert not list((tmp_path / "cache").glob("trt-repro/releases/ort-*"))
+
+
+@pytest.mark.needs("network")
+def test_a_release_is_installed_once_and_works_offline(measure: Call, call: Call, tmp_path: Path) -> None:
+    assert call("releases", "install", "ort-1.30.0").returncode == 0
+    (home,) = (tmp_path / "cache").glob("trt-repro/releases/ort-1.30.0-*")
+    assert str(home) in call("releases").stdout
+    done = measure("ab", "tiny@ort-1.30.0", "tiny", "--rounds", "1", *QUICK, env=OFFLINE)
+    assert "making an environment" not in done.stderr
+    a, b = records_of(bundle_of(tmp_path)).values()
+    assert a.runtime.release.name == "ort-1.30.0" != b.runtime.release.name
+    assert a.status == b.status == "measured"
 
 
 @pytest.mark.parametrize(
