@@ -6,9 +6,10 @@ DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
-A ?= $(CASE)
-B ?= $(CASE)
-# The arms of `make ab`: CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
+A ?=
+B ?=
+# What to compare: bundles for `make compare` (A alone where it is an alternating session), for `make ab`
+# CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
 PART ?= 1/5
@@ -21,8 +22,8 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ab releases verify show doctor cases devices test lint format bench measure-ab measure-gpu \
-  schema lock clean
+.PHONY: help repro ab releases verify show compare doctor cases devices test lint format bench \
+  measure-ab measure-gpu schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,7 +32,7 @@ repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
 	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
 
 ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
-	@$(REPRO) ab $(A) $(B) --device $(DEVICE) $(ARGS)
+	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) $(ARGS)
 
 releases: $(VENV)/run.stamp ## List the releases and where they are.
 	@$(REPRO) releases
@@ -41,6 +42,9 @@ verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 
 show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
+	@$(REPRO) compare $(A) $(B) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)

@@ -127,7 +127,7 @@ FIELDS: tuple[Field, ...] = (
 RANKS: tuple[Weight, ...] = ("blocking", "suspicious", "intended", "harmless")
 # What follows from another power mode, or another model of the same board, is meant with it.
 _FOLLOWS_POWER_MODE = frozenset({"sm_count", "clock", "memory_clock"})
-_SAYS = {
+SAYS = {
     "intended": "differs, as intended",
     "harmless": "differs",
     "suspicious": "differs and may show in the times",
@@ -175,6 +175,9 @@ def _compare(field: Field, a: Sequence[Observed], b: Sequence[Observed], across:
             return Noticed(field.name, None, None, field.unread, "neither side tells it")
         return None
     weight: Weight = getattr(field, across)
+    if weight == "intended" and max(len(left), len(right)) > 1:
+        # What is compared must be one thing on each side; other units of one board may be a side.
+        weight = "suspicious" if field.name == "gpu" else "blocking"
     if None in left | right:
         # Not told by one side: that alone says nothing of a difference, unless the table says it does.
         known = (left | right) - {None}
@@ -184,7 +187,7 @@ def _compare(field: Field, a: Sequence[Observed], b: Sequence[Observed], across:
     if field.name in ("threads", "sm_count") and len(left) == len(right) == 1:
         before, after = (float(next(iter(values)) or 0) for values in (left, right))
         effect = before / after if before > 0 and after > 0 else None
-    return Noticed(field.name, _shown(left), _shown(right), weight, _SAYS[weight], effect)
+    return Noticed(field.name, _shown(left), _shown(right), weight, SAYS[weight], effect)
 
 
 def _shown(values: set[Scalar | None]) -> str | None:
@@ -208,18 +211,15 @@ def _state(a: Sequence[Observed], b: Sequence[Observed], across: Across) -> list
     amiss("output_unchecked", "suspicious", "the output was not checked", _unchecked)
     amiss("critical", "blocking", "fields of a newer kit that must be understood", _critical)
     amiss("foreign_load", "suspicious", "other processes used the machine", _foreign_load)
-    found += _clocks("clock", [seen.clock_mhz for seen in a], [seen.clock_mhz for seen in b], across)
+    beyond: Weight = "intended" if across == "device" else "blocking"
+    left_mhz, right_mhz = ([seen.clock_mhz for seen in side] for side in (a, b))
+    # A processor tells the mean of all its cores, which says too little to stop for.
+    cpu = any(seen.record.board.compute_capability is None for seen in (*a, *b))
+    found += _clocks("clock", left_mhz, right_mhz, "suspicious" if cpu and beyond == "blocking" else beyond)
     if any(seen.record.board.integrated or seen.memory_clock_mhz is not None for seen in (*a, *b)):
         left_mhz, right_mhz = ([seen.memory_clock_mhz for seen in side] for side in (a, b))
-        found += _clocks("memory_clock", left_mhz, right_mhz, across)
-    amiss(
-        "power_mode_unread",
-        "suspicious",
-        "the board has power modes, and this one was not read",
-        lambda seen: (
-            "not read" if seen.record.board.integrated and not seen.record.board.power_mode else None
-        ),
-    )
+        found += _clocks("memory_clock", left_mhz, right_mhz, beyond)
+    amiss("power_mode_unread", "suspicious", "the board has power modes", _power_mode_unread)
     shares = [seen.throttled_share for seen in (*a, *b) if seen.throttled_share]
     if shares:
         weight: Weight = "blocking" if max(shares) > THROTTLED_MOST else "suspicious"
@@ -239,7 +239,7 @@ def _state(a: Sequence[Observed], b: Sequence[Observed], across: Across) -> list
 
 
 def _clocks(
-    field: str, a: Sequence[float | None], b: Sequence[float | None], across: Across
+    field: str, a: Sequence[float | None], b: Sequence[float | None], beyond: Weight
 ) -> list[Noticed]:
     left, right = ([value for value in side if value is not None] for side in (a, b))
     if len(left) < len(a) or len(right) < len(b):
@@ -248,9 +248,7 @@ def _clocks(
     if not left or not right:
         return []
     apart = max(max(x, y) / min(x, y) - 1 for x, y in itertools.combinations((*left, *right), 2))
-    weight: Weight = "blocking" if apart > CLOCKS_APART else "harmless"
-    if across == "device":
-        weight = "intended"
+    weight: Weight = beyond if apart > CLOCKS_APART else "harmless"
     if apart <= CLOCKS_APART / 10:
         return []
     effect = (sum(left) / len(left)) / (sum(right) / len(right))
@@ -282,8 +280,9 @@ def _wrong_output(seen: Observed) -> str | None:
     return f"{len(wrong)} of {len(checks)} builds: {problem}"
 
 
-def _unread_power_mode(seen: Observed) -> str | None:
-    return "not read" if seen.record.board.integrated and not seen.record.board.power_mode else None
+def _power_mode_unread(seen: Observed) -> str | None:
+    board = seen.record.board
+    return "not read" if board.integrated and not board.power_mode else None
 
 
 def _unchecked(seen: Observed) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from repro import comparable, layers, power, sides, stats
-from repro.errors import UsageError
+from repro.errors import Unavailable, UsageError
 from repro.estimate import (
     Statistic,
     by_session,
@@ -80,9 +80,15 @@ def compare(
     """
     if not 0 < margin < 1:
         raise UsageError("--margin must lie between 0 and 100 %", "3 % is the default")
+    if empty := [source.file for source in sources if not source.observed]:
+        raise Unavailable(f"not comparable: {empty[0]} holds no record", "name another bundle")
     notes: list[str] = []
     sources = sides.distinct(sources, notes)
-    alternating = all(seen.arm for source in sources for seen in sides.subjects(source))
+    arms = [all(seen.arm for seen in sides.subjects(source)) for source in sources]
+    alternating = all(arms)
+    if any(arms) and not alternating:
+        hint = "compare it by itself, or with others that alternate"
+        raise UsageError(f"{sources[arms.index(True)].file} is an alternating session, not all are", hint)
     if len(sources) < 2 and not alternating:
         hint = "name a second bundle, or one of an alternating session"
         raise UsageError(f"{sources[0].file} holds one side only", hint)
@@ -117,10 +123,9 @@ def compare(
 
 
 def _bundle_seen(source: Source) -> BundleSeen:
-    record = source.observed[0].record
-    return BundleSeen(
-        source.file, source.id, record.runtime.release.name, record.board.name, source.signer, source.wrong
-    )
+    board = source.observed[0].record.board.name
+    releases = dict.fromkeys(seen.record.runtime.release.name for seen in source.observed)
+    return BundleSeen(source.file, source.id, ", ".join(releases), board, source.signer, source.wrong)
 
 
 def _draft(a: Group, b: Group, across: Across, *, alternating: bool) -> Draft:

@@ -19,7 +19,8 @@ from repro.schema import SCHEMA_VERSION, Phase, Record, Run
 from repro.telemetry import Recorded
 
 CLOCKS = {"gpu": (("nvml", "sm_clock"),), "cpu": (("host", "cpu_frequency"),)}
-"""By kind of device: the channels that tell the clock, the best first."""
+"""By kind of device: the channels that tell the clock, the best first. A processor tells the mean of all
+its cores, busy or not: good for a doubt, not for counting cycles."""
 MEMORY_CLOCKS = (("nvml", "memory_clock"),)
 THROTTLES = ("nvml", "event_reasons")
 
@@ -112,7 +113,8 @@ def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes
                     return values
         return []
 
-    clocks = CLOCKS["cpu" if record.board.compute_capability is None else "gpu"]
+    gpu = record.board.compute_capability is not None
+    clocks = CLOCKS["gpu" if gpu else "cpu"]
     by_run = {run.id: during(clocks, run) for run in record.runs}
     memory = [value for run in record.runs for value in during(MEMORY_CLOCKS, run)]
     bits = _throttle_bits(record, recorded)
@@ -136,7 +138,7 @@ def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes
                 tuple(run.summary.log_median for run in runs),
                 tuple(run.round for run in runs),
                 tuple(run.summary.log_median + math.log(statistics.fmean(by_run[run.id])) for run in runs)
-                if all(by_run[run.id] for run in runs)
+                if gpu and all(by_run[run.id] for run in runs)
                 else None,
             )
             for build, runs in runs_of.items()

@@ -124,11 +124,11 @@ def arms(sources: Sequence[Source]) -> list[Group]:
         seen = tuple(o for source in sources for o in source.observed if o.arm == arm)
         if not seen:
             raise UsageError(f"{sources[0].file} has no arm {arm}", "name a bundle with both arms")
-        found.append(Group(f"{arm}: {seen[0].record.runtime.release.name}", seen))
-    if found[0].name[3:] == found[1].name[3:]:
-        variants = [group.observed[0].record.case.variant or "base" for group in found]
-        return [Group(f"{'AB'[i]}: {variants[i]}", group.observed) for i, group in enumerate(found)]
-    return found
+        found.append(Group(seen[0].record.runtime.release.name, seen))
+    variants = [group.observed[0].record.case.variant or "base" for group in found]
+    tried = ([group.name for group in found], variants, ["arm A", "arm B"])
+    chosen = next(names for names in tried if names[0] != names[1])
+    return [group._replace(name=name) for group, name in zip(found, chosen, strict=True)]
 
 
 def pairs(sides: Sequence[Group], across: Across, notes: list[str]) -> list[Pair]:

@@ -15,7 +15,8 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.markdown report.content report.preview report.plot report.html report.text report
+report.page report.terminal report.markdown report.comparison report.content report.preview
+report.plot report.html report.text report
 compare verdict estimate sides comparable power layers observed
 run repeat doctor gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
