@@ -259,11 +259,25 @@ def _finish(done: Done) -> NoReturn:
     terminal.show_card(_console(), content.card(bundle.read(done.sealed.path)))
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
-    click.echo(f"next: repro show {path}\n      repro verify {path}")
+    alternating = all(turn.arm for turn in done.records[0].protocol.order)
+    click.echo(f"next: repro show {path}\n      repro {'compare' if alternating else 'verify'} {path}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
-    raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+        raise SystemExit(ExitCode.NEGATIVE)
+    raise SystemExit(_verdict(done.sealed.path) if alternating else ExitCode.DONE)
+
+
+def _verdict(path: Path) -> ExitCode:
+    """Print what came of comparing the arms of a bundle; return what the verdict exits with."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison, terminal
+
+    found = judge([observed.load(path)])
+    click.echo()
+    terminal.show_verdicts(_console(), comparison.account(found))
+    return comparison.exit_code(found)
 
 
 @cli.command()

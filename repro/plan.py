@@ -232,7 +232,7 @@ def compose(
         experiments[name] = experiment
         subjects.append(_subject(name, each, target))
     if wanted[0].arm:
-        _say_if_same(*subjects, say=say)
+        _say_of_arms(*subjects, say=say)
     released = {each.environment.release.name for each in wanted}
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
@@ -254,14 +254,11 @@ def compose(
     return job, experiments
 
 
-def _say_if_same(a: Subject, b: Subject, *, say: Say) -> None:
-    if (a.release, a.interpreter, a.planned, a.model_digests, a.threads) == (
-        b.release,
-        b.interpreter,
-        b.planned,
-        b.model_digests,
-        b.threads,
-    ):
+def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
+    """Tell before anything is measured what the comparison can't say."""
+    if a.model_digests != b.model_digests:
+        say("the arms are two models: times can be set side by side, but there is no verdict")
+    elif (a.release, a.interpreter, a.planned, a.threads) == (b.release, b.interpreter, b.planned, b.threads):
         say("both arms are the same experiment: this shows the noise of the machine and nothing else")
 
 
