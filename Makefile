@@ -67,8 +67,8 @@ format: $(VENV)/dev.stamp ## Format the code.
 measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
 	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
 
-measure-ab: ## Measure how often comparisons are wrong here; ARGS='--help' lists the parts.
-	$(PYTHON) tests/measure_ab.py $(ARGS)
+measure-ab: $(VENV)/run.stamp ## Measure how often comparisons are wrong here, 8 minutes at a time; ARGS='--help' tells more.
+	$(BIN)/python tests/measure_ab.py $(or $(ARGS),cpu build/measure-ab)
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)

@@ -278,7 +278,6 @@ def part_pool(asked: argparse.Namespace) -> int:
 
 # --- whole comparisons on the processor ---------------------------------------------------------
 
-ROUNDS = measure.ROUNDS
 CASE = "conv16-small"
 CASE_TOML = """
 id = "conv16-small"
@@ -506,7 +505,7 @@ def main(argv: Sequence[str]) -> int:
     one.add_argument("folder", type=Path)
     one.add_argument("--releases", nargs=2, default=("ort-1.30.0", "ort-1.32.0"), metavar="RELEASE")
     one.add_argument("--trials", type=int, default=20, help="of each kind")
-    one.add_argument("--rounds", type=int, default=ROUNDS, help="of a trial")
+    one.add_argument("--rounds", type=int, default=measure.ROUNDS, help="of a trial")
     one.add_argument("--seconds", type=float, default=450.0, help="end cleanly before so many")
     one.set_defaults(part=part_cpu)
     one = parts.add_parser("report", help="compare, and count verdicts")
