@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ab releases verify show compare doctor cases devices test lint format bench \
+.PHONY: help repro ab releases verify show compare doctor cases devices test lint format bench bench-stats \
   measure-ab measure-gpu schema lock clean
 
 help: ## List the targets.
@@ -72,6 +72,9 @@ measure-ab: $(VENV)/run.stamp ## Measure how often comparisons are wrong here, 8
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, beside other tools' rules.
+	$(BIN)/python tests/bench_stats.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas

@@ -508,6 +508,41 @@ def compare(
 
 
 @cli.command()
+@click.option("--margin", type=Share(), default="3%", show_default=True, help="Difference to be found.")
+@click.option(
+    "--from",
+    "path",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Bundle that shows the spread; default: the newest.",
+)
+@click.option("--power", type=Share(), default="90%", show_default=True, help="In which share of cases.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
+    """Tell how many builds, rounds or sessions a difference takes."""
+    from repro import observed
+    from repro.compare import plan as make
+    from repro.report import comparison as report
+
+    plans = make(observed.load(path or _newest()), margin, power)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(plans), indent=1))
+    else:
+        from repro.report import terminal
+
+        for what, found in plans.items():
+            if found is None:
+                click.echo(f"{what}: no spread was seen; measure at least 2 builds, better 5")
+            else:
+                terminal.show_table(_console(), report.plan_table(what, found))
+                for note in report.plan_notes(found):
+                    click.echo(f"note: {note}")
+    raise SystemExit(ExitCode.DONE if any(plans.values()) else ExitCode.UNDECIDED)
+
+
+@cli.command()
 @click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
 def cases(cases_folder: Path | None) -> None:
     """List the cases and their variants."""

@@ -131,7 +131,7 @@ SAYS = {
     "intended": "differs, as intended",
     "harmless": "differs",
     "suspicious": "differs and may show in the times",
-    "blocking": "differs: these are different experiments",
+    "blocking": "these are different experiments",
 }
 
 

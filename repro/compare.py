@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from repro import comparable, layers, power, sides, stats
+from repro import alignment, comparable, power, sides, stats
 from repro.errors import Unavailable, UsageError
 from repro.estimate import (
     Statistic,
@@ -25,7 +25,7 @@ from repro.estimate import (
     rounds,
     same_structure,
 )
-from repro.observed import BuildSeen, Source, exp
+from repro.observed import BuildSeen, Observed, Source, exp
 from repro.schema import (
     Across,
     BuildValue,
@@ -122,6 +122,28 @@ def compare(
     )
 
 
+def plan(source: Source, margin: float, wanted: float = power.POWER) -> dict[str, power.Plan | None]:
+    """Return what a difference of `margin` takes to be found in each variant, from the spread in a bundle.
+
+    `None` where a variant was not repeated. Arms of an alternating session are planned for as the pairs
+    that they are.
+    """
+    plans: dict[str, power.Plan | None] = {}
+    by_variant: dict[tuple[str, str | None, str | None], list[Observed]] = {}
+    for seen in sides.subjects(source):
+        # The arms of an alternation may be two variants: they are one plan.
+        variant = None if seen.arm else seen.record.case.variant
+        by_variant.setdefault((seen.record.case.id, variant, "arms" if seen.arm else None), []).append(seen)
+    for (case, variant, arms), observed in by_variant.items():
+        pairs: list[float] = []
+        if arms:
+            a, b = ([build for seen in observed if seen.arm == arm for build in seen.builds] for arm in "AB")
+            pairs = [mean(of_b) - mean(of_a) for of_a, of_b in rounds(a, b).values()]
+            observed = [seen for seen in observed if seen.arm == "A"]
+        plans[f"{case}:{variant}" if variant else case] = power.plan(observed, margin, wanted, pairs)
+    return plans
+
+
 def _bundle_seen(source: Source) -> BundleSeen:
     board = source.observed[0].record.board.name
     releases = dict.fromkeys(seen.record.runtime.release.name for seen in source.observed)
@@ -206,7 +228,7 @@ def _compared(
         rounds=draft.rounds,
         modes=modes,
         modes_p=modes_p,
-        layers=layers.align(a.layers, b.layers) if a.layers and b.layers else None,
+        layers=alignment.align(a.layers, b.layers) if a.layers and b.layers else None,
         verdict=conclude(evidence, margin, across),
     )
 

@@ -69,7 +69,7 @@ def _paired(a: Sequence[BuildSeen], b: Sequence[BuildSeen], least_sd: float) -> 
     left, right = (tuple(mean(each[which]) for each in quads) for which in (0, 1))
     differences = [y - x for x, y in zip(left, right, strict=True)]
     # A build that runs in several rounds would be counted as often; then only these engines are judged.
-    fresh = all(len(build.runs) == 1 for build in (*a, *b))
+    fresh = all(len(set(build.rounds)) == 1 for build in (*a, *b))
     estimand: Estimand = "configuration" if fresh else "engine"
     return Statistic(estimand, "rounds", left, right, stats.paired(differences, least_sd))
 

@@ -17,6 +17,7 @@ ALPHA = 0.05
 POWER = 0.9
 MOST = 400
 """Beyond this many repetitions a side a plan is no plan."""
+MOST_RUNS = 10
 SESSIONS = 3
 """Fewer sessions a side can't tell a difference from a difference of sessions."""
 SESSION_SD = 0.005
@@ -33,6 +34,7 @@ class Spread(msgspec.Struct, frozen=True):
     """Of build values as they were measured: builds and the mean of their runs together."""
     sessions: float | None
     n_builds: int
+    n_sessions: int
     runs_per_build: float
     degrees: int
     """Degrees of freedom of `values`."""
@@ -43,11 +45,12 @@ class Row(msgspec.Struct, frozen=True):
 
     design: str
     needs: int | None
-    """Builds, rounds or sessions a side; `None`: more than `MOST`, or the noise of sessions forbids it."""
+    """Of `unit`; `None`: more than `MOST`."""
     unit: str
     at_worst: int | None
     """The same where the spread is as large as its upper 80 % limit."""
     verdict: str
+    """What can be said then."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -56,7 +59,6 @@ class Plan(msgspec.Struct, frozen=True):
     margin: float
     power: float
     spread: Spread
-    sd_limit: float
     runs: int
     """Runs of each build worth taking, where builds outlive their process."""
     sessions_assumed: bool
@@ -89,6 +91,7 @@ def spread(side: Sequence[Observed]) -> Spread:
         of_values,
         of_sessions,
         len(builds),
+        len(by_session),
         per_build,
         sum(len(session) - 1 for session in values),
     )
@@ -113,33 +116,62 @@ def needed(sd: float, margin: float, power: float = POWER, *, pairs: bool = Fals
     return None
 
 
-def plan(side: Sequence[Observed], margin: float, power: float = POWER) -> Plan | None:
-    """Return what finding `margin` with `power` takes; `None` where too little was seen to tell."""
+def plan(
+    side: Sequence[Observed], margin: float, power: float = POWER, rounds: Sequence[float] = ()
+) -> Plan | None:
+    """Return what finding `margin` with `power` takes; `None` where too little was seen to tell.
+
+    `rounds` are the differences of log times that an alternating session showed. Without them, those of a
+    round are taken from the spread of builds and runs; drift, which pairs cancel, is then counted in.
+    """
     seen = spread(side)
     if seen.values is None:
         return None
-    limit = stats.sd_limit(seen.values, seen.degrees)
-    assumed = seen.sessions is None
+    worse = stats.sd_limit(1.0, seen.degrees)
     of_sessions = SESSION_SD if seen.sessions is None else seen.sessions
-    runs = _runs(seen, side)
-    # A round's value is the mean of two turns less the mean of two others: the spread of one build.
-    single = math.hypot(seen.builds or 0.0, seen.runs or 0.0)
-    worse = single * limit / seen.values if seen.values else 0.0
-    builds = needed(seen.values, margin, power)
+    # A round is two turns against two: of four builds, or of two builds that run twice.
+    of_rounds = math.hypot((math.sqrt(2) if seen.runs_per_build > 1 else 1.0) * (seen.builds or 0.0),
+                           seen.runs or 0.0)  # fmt: skip
+    worse_rounds = worse
+    if (shown := _pooled([rounds])) is not None:
+        of_rounds, worse_rounds = shown, stats.sd_limit(1.0, len(rounds) - 1)
 
     def sessions(sd: float) -> int | None:
-        among = math.hypot(of_sessions, sd / math.sqrt(max(1.0, seen.n_builds)))
+        among = math.hypot(of_sessions, sd / math.sqrt(max(1.0, seen.n_builds / seen.n_sessions)))
         n = needed(among, margin, power)
         return None if n is None else max(SESSIONS, n)
 
-    rows = (
-        Row("alternating in one session", needed(single, margin, power, pairs=True), "rounds of four turns",
-            needed(worse, margin, power, pairs=True), "unqualified"),
-        Row("one session a side", builds, "builds", needed(limit, margin, power), "these sessions"),
-        Row("several sessions a side", sessions(seen.values), f"sessions of {seen.n_builds} builds",
-            sessions(limit), "unqualified"),
-    )  # fmt: skip
-    return Plan(margin, power, seen, limit, runs, assumed, rows)
+    of_values = seen.values
+    return Plan(
+        margin,
+        power,
+        seen,
+        _runs(seen, side),
+        seen.sessions is None,
+        (
+            Row(
+                "alternating in one session",
+                needed(of_rounds, margin, power, pairs=True),
+                "rounds of four turns",
+                needed(worse_rounds * of_rounds, margin, power, pairs=True),
+                "unqualified",
+            ),
+            Row(
+                "one session a side",
+                needed(of_values, margin, power),
+                "builds a side",
+                needed(worse * of_values, margin, power),
+                "for these sessions",
+            ),
+            Row(
+                "several sessions a side",
+                sessions(of_values),
+                f"sessions of {seen.n_builds // seen.n_sessions} builds",
+                sessions(worse * of_values),
+                "unqualified",
+            ),
+        ),
+    )
 
 
 def _runs(seen: Spread, side: Sequence[Observed]) -> int:
@@ -147,7 +179,7 @@ def _runs(seen: Spread, side: Sequence[Observed]) -> int:
 
     A build costs what its stage took, a run what its measured phases took (Kalibera and Jones, section 5).
     """
-    if seen.runs is None or not seen.builds:
+    if not seen.runs or seen.builds is None:
         return 1
     builds = [build.seconds for each in side for build in each.record.builds]
     spans = [
@@ -159,4 +191,5 @@ def _runs(seen: Spread, side: Sequence[Observed]) -> int:
     if not builds or not spans or sum(spans) <= 0:
         return 1
     cost = (sum(builds) / len(builds)) / (sum(spans) / len(spans))
-    return min(20, max(1, math.ceil(math.sqrt(cost) * seen.runs / seen.builds)))
+    wanted = math.sqrt(cost) * seen.runs / seen.builds if seen.builds else math.inf
+    return max(1, math.ceil(min(MOST_RUNS, wanted)))

@@ -28,6 +28,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 RUN_PREDICATE = "urn:trt-repro:run:v1"
 REPLAY_PREDICATE = "urn:trt-repro:replay:v1"
 SCHEMA_VERSION = 1
+COMPARISON_VERSION = 1
 
 RECORD_NAME_PATTERN = r"[a-z0-9._+-]{1,64}"
 NOTE_MAX_CHARACTERS = 500
@@ -991,7 +992,7 @@ class Compared(Carried, frozen=True, kw_only=True):
 class Comparison(Carried, frozen=True, kw_only=True):
     """What came of comparing bundles."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = COMPARISON_VERSION
     across: Across
     across_given: bool
     margin: float

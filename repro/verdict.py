@@ -16,6 +16,8 @@ _OF = {
     "same_structure": "builds of equal structure take",
 }
 
+_STATE = frozenset({"clock", "memory_clock", "throttled"})
+
 
 class Evidence(NamedTuple):
     """Everything that a verdict rests on."""
@@ -70,7 +72,8 @@ def conclude(evidence: Evidence, margin: float, across: Across) -> Verdict:
     # (5) In an alternating session, and over several sessions, the machine's changes average out.
     these = best.unit in ("builds", "runs")
     if these and across != "device" and (changed := _machine_changed(best, evidence.calibration, margin)):
-        return verdict("inconclusive", "machine_changed", f"{about}, but the machine changed: {changed}")
+        sentence = f"{about}, but the machine may have changed: {changed}"
+        return verdict("inconclusive", "machine_changed", sentence)
     # (6) Across devices or settings another clock can be what is compared.
     cycles = evidence.cycles
     if cycles and across == "release" and not _confirmed(best, cycles):
@@ -129,7 +132,9 @@ def _machine_changed(best: Estimate, calibration: Sequence[Compared], margin: fl
     """
     limit = math.log1p(margin)
     for control in calibration:
-        if control.verdict.name == "not_comparable" or not control.estimates:
+        blocking = {each.field for each in control.noticed if each.weight == "blocking"}
+        # A clock that is another one, or held down, is no reason not to look: it is what is looked for.
+        if blocking - _STATE or not control.estimates:
             continue
         seen = control.estimates[0]
         if seen.p_adjusted >= ALPHA:

@@ -10,6 +10,7 @@ import msgspec
 
 from repro import comparable
 from repro.errors import ExitCode, unknown
+from repro.power import MOST, SESSION_SD, Plan
 from repro.report.content import Row, Table
 from repro.report.text import milliseconds, safe
 from repro.schema import Compared, Comparison, Estimate, Side, Verdict, VerdictName
@@ -61,6 +62,9 @@ class Account(msgspec.Struct, frozen=True):
     stamp: str | None
     """What is wrong with the bundles, in front of everything else."""
     told: tuple[Told, ...]
+    """By variant, then in the order of the sides."""
+    series: Table | None
+    """All sides in their order, where there are more than two."""
     tables: tuple[Table, ...]
     """What bears on all of it."""
     notes: tuple[str, ...]
@@ -68,17 +72,19 @@ class Account(msgspec.Struct, frozen=True):
 
 def account(comparison: Comparison) -> Account:
     """Return what there is to say, the verdicts first; all text is safe to print."""
-    told = tuple(_told(each) for each in comparison.compared)
+    told = tuple(_told(each) for _, group in by_variant(comparison) for each in group)
     names = dict.fromkeys(name for each in told for name in each.sides)
     cases = dict.fromkeys(safe(each.case) for each in comparison.compared)
     wrong = [each for each in comparison.bundles if each.unverified]
-    tables = (_series(comparison), _bundles(comparison), _calibration(comparison), _mean(comparison))
+    series = _series(comparison)
+    tables = (_bundles(comparison), _calibration(comparison), _mean(comparison))
     return Account(
         f"{', '.join(cases)}: {' → '.join(names)}",
         "UNVERIFIED: " + "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
         if wrong
         else None,
         told,
+        series if series.rows else None,
         tuple(table for table in tables if table.rows),
         (_setup(comparison), *map(safe, comparison.notes)),
     )
@@ -327,3 +333,37 @@ def _ms(value_ns: float | None) -> str:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+# --- a plan -----------------------------------------------------------------------------------------
+
+
+def plan_table(what: str, plan: Plan) -> Table:
+    """Return how many repetitions a plan takes, by the way of repeating."""
+    rows = [
+        (row.design, _needs(row.needs, row.unit), _needs(row.at_worst, ""), row.verdict) for row in plan.rows
+    ]
+    title = f"{safe(what)}: to find {100 * plan.margin:g} % in {100 * plan.power:g} % of cases"
+    return Table(title, ("how", "it takes", "at worst", "and holds"), tuple(rows))
+
+
+def plan_notes(plan: Plan) -> tuple[str, ...]:
+    """Return what a plan rests on."""
+    seen = plan.spread
+    runs = "not repeated" if seen.runs is None else f"{100 * seen.runs:.2g} %"
+    sessions = "not repeated" if seen.sessions is None else f"{100 * seen.sessions:.2g} %"
+    if plan.sessions_assumed:
+        sessions += f", {100 * SESSION_SD:g} % assumed"
+    sd = f"builds {100 * (seen.builds or 0.0):.2g} %, runs {runs}, sessions {sessions}"
+    source = f"{_many(seen.n_builds, 'build')} in {_many(seen.n_sessions, 'session')}"
+    found = [
+        f"spread (sd) seen: {sd}; from {source}",
+        "at worst: if the spread is as large as its upper 80 % limit",
+    ]
+    if seen.runs is not None:
+        found.append(f"worth taking: {_many(plan.runs, 'run')} of each build")
+    return tuple(found)
+
+
+def _needs(count: int | None, unit: str) -> str:
+    return (f"more than {MOST}" if count is None else str(count)) + (f" {unit}" if unit else "")

@@ -298,3 +298,33 @@ def test_unverified_stamps_nothing_that_is_intact(call: Call, pair: tuple[Path, 
 def test_a_record_of_no_session_does_not_break_it(call: Call, tmp_path: Path) -> None:
     paths = [sealed(tmp_path, n, make_record((1.0, 2.0), run_id=n, session_id="")) for n in "ab"]
     assert call("compare", *paths).code == 3
+
+
+# --- planning -----------------------------------------------------------------------------------
+
+
+def test_a_plan_says_how_many_of_each_kind(call: Call, pair: tuple[Path, Path]) -> None:
+    answer = call("plan", "--margin", "2%", "--from", pair[0])
+    assert answer.code == 0
+    assert "to find 2 % in 90 % of cases" in answer.out
+    assert re.search(r"one session a side +2 builds a side", answer.out)
+    assert "5 builds in 1 session" in answer.out
+
+
+def test_a_plan_from_one_build_is_undecided(call: Call, tmp_path: Path) -> None:
+    answer = call("plan", "--from", sealed(tmp_path, "one", make_record((1.0,))))
+    assert (answer.code, answer.out) == (
+        3,
+        "made-up: no spread was seen; measure at least 2 builds, better 5\n",
+    )
+
+
+def test_a_plan_as_json(call: Call, pair: tuple[Path, Path]) -> None:
+    found = json.loads(call("plan", "--from", pair[0], "--json").out)
+    assert [row["needs"] for row in found["made-up"]["rows"]][1] == 2
+
+
+def test_a_plan_from_nothing_is_told(call: Call, tmp_path: Path) -> None:
+    refusal(call("plan"), 2, "there is no bundle in bundles/")
+    refusal(call("plan", "--from", tmp_path / "none.zip"), 1, "does not exist")
+    refusal(call("plan", "--power", "100%"), 2, "does not lie between")

@@ -17,7 +17,7 @@ ORDER = """
 __main__ cli
 report.page report.terminal report.markdown report.comparison report.content report.preview
 report.plot report.html report.text report
-compare verdict estimate sides comparable power layers observed
+compare verdict estimate sides comparable power alignment observed
 run repeat doctor gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices environments releases backends.onnxruntime backends.torch backends.cuda backends
