@@ -16,7 +16,6 @@ once. Sides alternate A B B A. Each child appends a line to FILE; a later call g
     python tests/measure_ab.py report FOLDER|FILE [--seed 1] [--builds 5] [--trials 20]
 
 compares by the kit's own rule and counts verdicts. From a pool it draws trials, so these are resampled.
-What came of it is written down in docs/measurements.md.
 """
 
 from __future__ import annotations
