@@ -37,6 +37,8 @@ Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
 StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
+Arm: TypeAlias = Literal["A", "B"]
+"""A side of an alternating comparison."""
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -273,6 +275,14 @@ class Subject(Carried, frozen=True):
     """The ONNX file to build from, relative to the job's folder."""
     model_digests: dict[str, str]
     tolerances: dict[str, Tolerance]
+    # What differs between the arms of an alternating comparison, or was chosen for this run.
+    arm: Arm | None = None
+    release: str | None = None
+    """The release that its turns must find; `None`: whatever is there."""
+    interpreter: str | None = None
+    """Path of the Python that has the release; `None`: the worker's own. Private: in no record."""
+    threads: int | None = None
+    """In place of the job's."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -328,6 +338,8 @@ class Job(Carried, frozen=True, kw_only=True):
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
+    parent: str | None = None
+    """Id of the bundle whose experiment is repeated."""
 
 
 # --- the record ---------------------------------------------------------------------------------

@@ -58,8 +58,8 @@ def show_table(console: Console, part: Table) -> None:
     console.print(table)
 
 
-def show_comparison(console: Console, account: Account) -> None:
-    """Print the verdicts, then what they rest on."""
+def show_verdicts(console: Console, account: Account) -> None:
+    """Print the verdicts, each with its reason and the times of both sides."""
     if account.stamp:
         console.print(Text(account.stamp, style="bold red"), soft_wrap=True)
     if account.series:
@@ -74,6 +74,11 @@ def show_comparison(console: Console, account: Account) -> None:
             width = max(len(row.label) for row in told.times)
             for side, row in zip("AB", told.times, strict=True):
                 console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
+
+
+def show_comparison(console: Console, account: Account) -> None:
+    """Print the verdicts, then what they rest on."""
+    show_verdicts(console, account)
     # Of several sides the details would fill screens; the page and JSON have them.
     for told in () if account.series else account.told:
         for part in told.tables:

@@ -18,9 +18,9 @@ __main__ cli
 report.page report.terminal report.markdown report.comparison report.content report.preview
 report.plot report.html report.text report
 compare verdict estimate sides comparable power alignment observed
-run doctor gather plan launch.host launch.lock launch worker records turn
+run repeat doctor gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices releases backends.onnxruntime backends.torch backends.cuda backends
+devices environments releases backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
