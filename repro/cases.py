@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ from repro.schema import (
     Tolerance,
 )
 
+NOT_TO_CHANGE = frozenset({"duration_s", "percentiles"})
+"""Settings that the protocol has the last word on, or that change no measurement."""
 BASE = "base"
 """What stands for the case itself where variants are named."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
@@ -139,8 +142,13 @@ def load(case_id: str, extra: Path | None = None) -> Case:
     return case
 
 
-def resolve(case: Case, variant: str | None) -> Experiment:
-    """Apply `variant` (`None`: the case itself) and build the models."""
+def resolve(
+    case: Case, variant: str | None, changes: Mapping[str, str] | Settings | None = None
+) -> Experiment:
+    """Apply `variant` (`None`: the case itself) and build the models.
+
+    `changes` are settings on top, as words of a user, or all settings as a record has them.
+    """
     change = Variant(case.question)
     if variant is not None:
         if variant not in case.variants:
@@ -149,29 +157,49 @@ def resolve(case: Case, variant: str | None) -> Experiment:
     try:
         model = msgspec.convert({**case.model, **change.model}, ModelSpec)
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
-        _check_values(model, settings)
+        _check_model(model)
+        _check_settings(settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
+    if changes is not None:
+        settings = _changed(settings, changes)
     onnx = {precision: models.build(model, precision) for precision in models.PRECISIONS}
     return Experiment(case, variant, model, settings, onnx)
 
 
-def module(ref: CaseRef) -> Path:
+def module(ref: CaseRef, settings: Settings) -> Path:
     """Return the torch module of a case that the kit ships; raise `UsageError` for any other.
 
-    It is about to be executed, so nothing but the shipped case with this very digest will do.
+    It is about to be executed, so nothing but the shipped case with this very digest will do, whatever
+    its `settings`: those are data.
     """
     known = available()
     path = known[ref.id].parent / "model.py" if ref.id in known else None
-    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant).ref != ref:
+    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant, settings).ref != ref:
         raise UsageError(
             f"case {ref.id} is not one that this kit ships with a torch module", "use --backend onnxruntime"
         )
     return path
 
 
-def _check_values(model: ModelSpec, settings: Settings) -> None:
+def _changed(settings: Settings, changes: Mapping[str, str] | Settings) -> Settings:
+    wanted = {} if isinstance(changes, Settings) else changes
+    known = {field.name for field in msgspec.structs.fields(Settings)} - NOT_TO_CHANGE
+    for name in wanted:
+        if name not in known:
+            raise unknown("setting", name, [*known, "threads"])
+    try:
+        # Not strict: words such as `true` and `4` become what the setting holds.
+        base = msgspec.to_builtins(changes if isinstance(changes, Settings) else settings)
+        changed = msgspec.convert({**base, **wanted}, Settings, strict=False)
+        _check_settings(changed)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"a setting can't have this value ({error})", "see docs/writing-cases.md") from None
+    return changed
+
+
+def _check_model(model: ModelSpec) -> None:
     """Raise `ValueError` for a value of the right type that describes nothing."""
     for name, value in msgspec.structs.asdict(model).items():
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
@@ -183,6 +211,10 @@ def _check_values(model: ModelSpec, settings: Settings) -> None:
             raise ValueError("`channels` must be at least 1 each")
         if model.kernel % 2 == 0:
             raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raise `ValueError` for a setting of the right type that means nothing."""
     if settings.warm_up_ms < 0:
         raise ValueError("`warm_up_ms` must be at least 0")
     if not 0 < settings.duration_s < math.inf:

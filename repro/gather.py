@@ -67,11 +67,12 @@ def prepare(
         records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in found),
         claims=(*derived(found), *said.claims),
         references=said.references,
-        parent_bundle_id=None,
+        parent_bundle_id=job.parent,
         ticket=None,
         allowed_findings=allowed,
     )
-    name = "-".join([found[0].case.id, *(r.case.variant for r in found if r.case.variant)])
+    variants = dict.fromkeys(r.case.variant for r in found if r.case.variant)
+    name = "-".join([found[0].case.id, *variants])
     stem = f"{name}_{job.device}_{job.release}_{created:%Y%m%dT%H%M%SZ}"
     claims = {"META/statement.json": to_json(predicate)}
     hits = tuple(leaks.not_allowed(leaks.scan({**files, **claims}), allowed))

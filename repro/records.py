@@ -17,10 +17,10 @@ from repro import backends, measure, models, telemetry
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
-from repro.errors import ReproError, signature
+from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import reasons
+from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
     Board,
     Build,
@@ -49,9 +49,6 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
-)
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -68,7 +65,9 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     origin_ns: int
     boot: str | None
     clock: Clock
-    release: ReleaseSeen
+    release: ReleaseSeen | None
+    """The worker's own; `None` where there is none, and every turn has an interpreter that has one."""
+    driver: str | None
     threads: int
     cores: int
     limits: Limits
@@ -82,9 +81,10 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
         gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
-        release = backends.load(job.backend).release(gpu=DEVICES[job.device].gpu)
-        if gpu:
-            release = msgspec.structs.replace(release, driver=cuda.driver_version())
+        release = _own_release(job, gpu=DEVICES[job.device].gpu)
+        driver = cuda.driver_version() if gpu else None
+        if release:
+            release = msgspec.structs.replace(release, driver=driver)
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
@@ -92,6 +92,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             boot=boot_id(),
             clock=measure.clock(),
             release=release,
+            driver=driver,
             threads=job.threads or max(1, cores - 1),
             cores=cores,
             limits=limits(),
@@ -109,6 +110,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode((out / "session.json").read_bytes(), type=cls)
         return None
+
+
+def _own_release(job: Job, *, gpu: bool) -> ReleaseSeen | None:
+    try:
+        found: ReleaseSeen = backends.load(job.backend).release(gpu=gpu)
+    except Unavailable:
+        if any(subject.interpreter is None for subject in job.subjects):
+            raise
+        return None
+    return found
 
 
 class Taken(NamedTuple):
@@ -225,13 +236,13 @@ def _record(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=sitting.release,
+            release=_release(job, subject, sitting, results),
             provider=first.provider,
             libraries=first.libraries,
             options=first.options,
             place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
-        board=_board(sitting, recording),
+        board=_board(sitting, recording, subject.threads or sitting.threads),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
@@ -270,13 +281,22 @@ def _layers_file(build: Build) -> str:
     return f"layers/{build.id}.json"
 
 
-def _board(sitting: Sitting, recording: Recording) -> Board:
+def _release(job: Job, subject: Subject, sitting: Sitting, results: Sequence[Result]) -> ReleaseSeen:
+    """Return what the turns found; where none came so far, what they were to find."""
+    found = next((result.release for result in results if result.release), None)
+    if found is not None:
+        return msgspec.structs.replace(found, driver=sitting.driver)
+    if subject.interpreter is None and sitting.release is not None:
+        return sitting.release
+    name = subject.release or job.release
+    return ReleaseSeen(name, name.partition("-")[2])
+
+
+def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
     facts, gpu = recording.telemetry.facts, sitting.gpu
     if gpu is None:
         name = fact_value(facts, "cpu_model")
-        return Board(
-            name=str(name) if name is not None else None, cores=sitting.cores, threads=sitting.threads
-        )
+        return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
     mig = fact_value(facts, "mig_mode")
     return Board(
         name=gpu.name,

@@ -33,8 +33,8 @@ import numpy.typing as npt  # noqa: E402
 
 from repro import bundle, cases, check, devices, measure, models, telemetry  # noqa: E402
 from repro.backends import cuda  # noqa: E402
+from repro.observed import key_figure  # noqa: E402
 from repro.proc import Child  # noqa: E402
-from repro.report.content import key_figure  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
 
 BUILDS = 10
@@ -148,18 +148,13 @@ def part_calibration(out: Path) -> None:
 
 def subject_of(variant: str | None) -> tuple[Subject, bytes]:
     from repro import backends
-    from repro.plan import _subject
+    from repro.environments import Environment
+    from repro.plan import Target, Wanted, _subject
 
     experiment = cases.resolve(cases.load("conv16"), variant)
-    subject = _subject(
-        "x",
-        "subject",
-        experiment,
-        devices.DEVICES["x86"],
-        backends.load("torch"),
-        "torch",
-        measure.PROTOCOLS["standard"],
-    )
+    target = Target(devices.DEVICES["x86"], "torch", backends.load("torch"))
+    environment = Environment(target.backend.release(gpu=True), None)
+    subject = _subject("x", Wanted("subject", experiment, environment), target, measure.PROTOCOLS["standard"])
     return subject, experiment.onnx["fp16"]
 
 

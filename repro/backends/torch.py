@@ -211,7 +211,7 @@ def network(subject: Subject, model: Path) -> Any:
     import torch
     from onnx import numpy_helper
 
-    path = cases.module(subject.case)
+    path = cases.module(subject.case, subject.settings)
     spec = importlib.util.spec_from_file_location(f"case_{subject.case.id}", path)
     if spec is None or spec.loader is None:
         raise Unavailable(f"{path} can't be loaded")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shlex
 import typing
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import lowering, models, stats
+from repro import lowering, models
 from repro.bundle import Bundle
 from repro.errors import UsageError
+from repro.observed import exp, key_figure
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
@@ -93,34 +93,6 @@ class Report(msgspec.Struct, frozen=True):
 
     card: tuple[Row, ...]
     details: tuple[Table | Listing, ...]
-
-
-class KeyFigure(msgspec.Struct, frozen=True):
-    """The time of one inference: exp of the mean of the builds' log medians."""
-
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-    """95 % interval over builds; `None` for a single build, which has none."""
-    builds: int
-
-
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
-    values: dict[str, list[float]] = {}
-    for run in record.runs:
-        values.setdefault(run.build, []).append(run.summary.log_median)
-    builds = [sum(runs) / len(runs) for runs in values.values()]
-    if not builds:
-        return None
-    interval = stats.mean_interval(builds)
-    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
-    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
-
-
-def _exp(value: float) -> float:
-    """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
 
 
 def report(bundle: Bundle) -> Report:
@@ -315,7 +287,7 @@ def _modes_text(record: Record) -> str:
     parts = []
     for letter, builds in members.items():
         values = [run.summary.log_median for run in record.runs if run.build in builds]
-        time = f" {milliseconds(_exp(sum(values) / len(values)))} ms" if values else ""
+        time = f" {milliseconds(exp(sum(values) / len(values)))} ms" if values else ""
         parts.append(f"{letter} {' '.join(builds)}{time}")
     return ", ".join(parts)
 

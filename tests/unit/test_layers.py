@@ -15,11 +15,13 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.markdown report.imported report.layers report.content report.commands
-report.preview report.text report
-run doctor imported gather plan launch.host launch.lock launch worker records turn
+report.page report.terminal report.markdown report.imported report.layers report.comparison
+report.content report.commands report.preview
+report.plot report.html report.text report
+compare verdict estimate sides comparable power alignment observed
+run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
+devices environments releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
@@ -59,7 +61,9 @@ def test_imports_point_downwards(name: str) -> None:
     assert sorted(set(imports(modules()[name])) & above - {name}) == []
 
 
-@pytest.mark.parametrize("library", ["numpy", "onnx", "onnxruntime", "scipy", "rich", "docker", "torch"])
+@pytest.mark.parametrize(
+    "library", ["numpy", "onnx", "onnxruntime", "scipy", "rich", "docker", "torch", "jinja2", "matplotlib"]
+)
 def test_a_library_is_imported_late_or_in_its_own_module(library: str) -> None:
     homes = {
         "numpy": {

@@ -20,7 +20,8 @@ from tests.builders import make_subject
 
 def subject_of(variant: str | None) -> Subject:
     experiment = cases.resolve(cases.load("conv16"), variant)
-    return msgspec.structs.replace(make_subject(experiment.model, "fp16"), case=experiment.ref)
+    subject = make_subject(experiment.model, "fp16")
+    return msgspec.structs.replace(subject, case=experiment.ref, settings=experiment.settings)
 
 
 @pytest.mark.parametrize(
