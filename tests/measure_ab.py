@@ -103,7 +103,8 @@ def prepare(target: plan.Target, case: cases.Case, variant: str | None, side: Ar
     """Plan one side as `repro run` would, and make its model and its input."""
     experiment = cases.resolve(case, variant)
     environment = Environment(target.backend.release(gpu=target.device.gpu), None)
-    subject = plan._subject(side, plan.Wanted("subject", experiment, environment), target, measure.PROTOCOLS["standard"])
+    wanted = plan.Wanted("subject", experiment, environment)
+    subject = plan._subject(side, wanted, target, measure.PROTOCOLS["standard"])
     # The case stays the one that is shipped, as its module does: the weights are the same ones.
     shape = longer(experiment.model) if side == "B" else experiment.model
     subject = msgspec.structs.replace(subject, model=shape)
