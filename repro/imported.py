@@ -120,6 +120,8 @@ def read(paths: Sequence[Path]) -> Imported:
 
 
 def _head(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", "name files; - is standard input, for `repro log`")
     try:
         with path.open("rb") as file:
             return file.read(PEEK_BYTES)

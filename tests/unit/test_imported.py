@@ -248,8 +248,15 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     for call in (imported.read, lambda paths: imported.load(paths[0])):
         with pytest.raises(ReproError, match="can't read"):
             call([tmp_path / "none.log"])
-    with pytest.raises(ReproError, match="can't read"):
+    with pytest.raises(UsageError, match="is no file"):
         imported.read([tmp_path])
+
+
+def test_standard_input_is_a_log_too() -> None:
+    text = (LOGS / "8.6.1-run.log").read_text()
+    told = CliRunner().invoke(cli, ["log", "--json", "-"], input=text)
+    assert told.exit_code == 0
+    assert list(json.loads(told.output)["records"]) == ["stdin"]
 
 
 # --- as JSON and as a page ------------------------------------------------------------------------------
