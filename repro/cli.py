@@ -452,10 +452,11 @@ def devices() -> None:
     from repro.releases import table as rows
 
     for device in table.DEVICES.values():
-        reason = table.availability(device)
-        click.echo(f"{device.name:<6} {'ready' if reason is None else 'not here':<9} {device.what}")
-        if reason is not None:
-            click.echo(f"{'':<16} {reason}")
+        chosen, why_not = table.standing(device)
+        click.echo(f"{device.name:<6} {'ready' if chosen else 'not here':<9} {device.what}")
+        for said in (chosen and f"measured with {chosen}", why_not):
+            if said:
+                click.echo(f"{'':<16} {said}")
         for row in rows():
             if row.device == device.name:
                 click.echo(

@@ -18,8 +18,11 @@ _SWITCH = {"enabled": True, "disabled": False}
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d\d)?)"
 _DURATION = re.compile(rf"{_NUMBER}s \(\+ {_NUMBER}ms warm up\)")
 _LEVEL = re.compile(r"\d{1,9}")
-GRAPH_LOST = re.compile(r"--useCudaGraph flag has been ignored|CUDA graph capture failed", re.IGNORECASE)
-"""What trtexec says, up to 10.x and from 11.0 on, when it goes on without the CUDA graph asked for."""
+GRAPH_LOST = re.compile(
+    r"--useCudaGraph flag has been ignored|CUDA graph capture failed|not permitted under CUDA graph capture",
+    re.IGNORECASE,
+)
+"""What trtexec says when it goes on without the CUDA graph: up to 10.x, from 11.0 on, and in both."""
 
 
 def of_build(
