@@ -562,11 +562,21 @@ def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
 def log(files: tuple[Path, ...], as_json: bool, markdown: bool) -> None:
     """Read a trtexec log from elsewhere, and exports beside it.
 
-    Nothing is measured: the records are marked as imported, and tell what the files don't.
+    FILE may be - for standard input. Nothing is measured: the records are marked as imported, and tell
+    what the files don't.
     """
+    import shutil
+    import tempfile
+
     from repro import imported
 
-    _show_imported(imported.read(files), as_json, markdown)
+    with tempfile.TemporaryDirectory() as folder:
+        typed = Path(folder, "stdin")
+        if Path("-") in files:
+            with typed.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        records = imported.read([typed if path == Path("-") else path for path in files])
+    _show_imported(records, as_json, markdown)
 
 
 def _show_imported(records: Imported, as_json: bool, markdown: bool) -> None:

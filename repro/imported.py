@@ -98,28 +98,29 @@ def is_json(path: Path) -> bool:
 def read(paths: Sequence[Path]) -> Imported:
     """Make records of logs and of the exports beside them; raise `ReproError` for what can't be read."""
     kinds = {path: _kind(path) for path in paths}
-    logs: list[tuple[Path, TrtexecLog]] = []
+    logs: list[TrtexecLog] = []
     for path in (path for path, kind in kinds.items() if kind == "log"):
         with path.open("rb") as file:
-            logs += [(path, log) for log in trtexec_log.read_all(file, path.name)]
+            logs += trtexec_log.read_all(file, path.name)
     if not logs:
         raise UsageError("none of these files is a log", "give the log beside its exports")
-    names = _names([log for _, log in logs])
     beside: list[dict[Kind, Path]] = [{} for _ in logs]
     for path, kind in kinds.items():
         if kind != "log":
-            owner = beside[_owner(path, kind, [log for _, log in logs])]
+            owner = beside[_owner(path, kind, logs)]
             if kind in owner:
                 raise UsageError(f"{owner[kind]} and {path} are both {kind} of one run", "give one of them")
             owner[kind] = path
-    records = {name: _record(log, files) for name, (_, log), files in zip(names, logs, beside, strict=True)}
-    return Imported(kit=kit(), records=records)
+    records = map(_record, logs, beside)
+    return Imported(kit=kit(), records=dict(zip(_names(logs), records, strict=True)))
 
 
 # --- which file is what ---------------------------------------------------------------------------------
 
 
 def _head(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", "name files; - is standard input, for `repro log`")
     try:
         with path.open("rb") as file:
             return file.read(PEEK_BYTES)
@@ -205,7 +206,7 @@ def _times(path: Path, log: TrtexecLog) -> ExportedTimes:
     """Return the figures of an export; raise `ReproError` where they aren't those of the log."""
     series = exports.times(path)
     printed = log.summary.gpu_compute if log.summary else None
-    percentiles = tuple(printed.percentiles_ms) if printed else ("90", "95", "99")
+    percentiles = [p for p in printed.percentiles_ms if float(p) <= 100] if printed else ("90", "95", "99")
     own = {
         name: _statistics(getattr(series, f"{column}_ms"), percentiles)
         for name, column in (
@@ -238,7 +239,7 @@ def _statistics(values: exports.Milliseconds, percentiles: Sequence[str]) -> Sta
     )
 
 
-def loads(log: TrtexecLog) -> bool:
+def _loads(log: TrtexecLog) -> bool:
     """Return whether the process loaded an engine that another one had built."""
     named = any(word.startswith("--loadEngine") for word in log.command or ())
     return named or bool(log.option("Load engine"))
@@ -263,25 +264,27 @@ def _settings(log: TrtexecLog) -> dict[str, Effective]:
     } & _TYPES
     if types:
         found["precision"] = Effective(types.pop() if len(types) == 1 else "mixed", "graph")
-    if not loads(log):
+    if not _loads(log):
         # As wide as the echo: `fp32+fp16` lets the builder choose.
         said = echo.get("Precision", "").partition(" (")[0].lower()
         if said and "strongly" not in said:
             found.setdefault("precision", Effective(said, "echo"))
         built = readback.of_build(echo, log.layers, {"precision": None})
-        for name, label in (
-            ("typing", "Precision"),
-            ("io_layout", "Input(s)s format"),
-            ("sparsity", "Sparsity"),
-            ("optimization_level", "BuilderOptimizationLevel"),
+        for name, labels in (
+            ("typing", {"Precision"}),
+            ("io_layout", {"Input(s)s format", "Input(s)"}),
+            ("sparsity", {"Sparsity"}),
+            ("optimization_level", {"BuilderOptimizationLevel"}),
         ):
-            if label in echo:
+            if labels & echo.keys():
                 found[name] = built[name]
     return {name: each for name, each in found.items() if each.value is not None}
 
 
 def _unknown_settings(log: TrtexecLog, settings: dict[str, Effective]) -> Iterator[Missing]:
-    built = "the engine was loaded: its log doesn't tell how it was built" if loads(log) else "not in the log"
+    built = (
+        "the engine was loaded: its log doesn't tell how it was built" if _loads(log) else "not in the log"
+    )
     for name in ("precision", "typing", "io_layout", "sparsity"):
         if name not in settings:
             yield Missing(f"settings.{name}", built)
@@ -293,7 +296,7 @@ def _unknown_settings(log: TrtexecLog, settings: dict[str, Effective]) -> Iterat
 
 def _error(log: TrtexecLog) -> ErrorSeen | None:
     """Return what went wrong, in the log's own words."""
-    if not log.errors and log.outcome not in ("failed", "unfinished"):
+    if log.outcome == "passed" or (log.outcome in (None, "waived") and not log.errors):
         return None
     message = log.errors[0] if log.errors else log.ending[-1] if log.ending else ""
     if not message:
@@ -301,7 +304,7 @@ def _error(log: TrtexecLog) -> ErrorSeen | None:
     stage: StageName = "build"
     if message.startswith(_REFUSED) and log.device is None:
         stage = "prepare"
-    elif loads(log) or log.bindings or log.run:
+    elif _loads(log) or log.bindings or log.run:
         stage = "run"
     code = match[1] if (match := _CODE.search(message)) else None
     return ErrorSeen(stage, code, None, message, signature(stage, code, message))

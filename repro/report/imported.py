@@ -111,6 +111,7 @@ def _flags(record: ImportedRecord) -> str:
     found = []
     if record.run and record.run.graph == "ignored":
         found.append("the CUDA graph was asked for and ignored")
+    found += record.errors if record.error is None else ()
     found += record.warnings
     more = f" (+{len(found) - 1} more)" if len(found) > 1 else ""
     return cut(found[0], CARD_COLUMNS - LABEL_COLUMNS - len(more)) + more if found else "none in the log"

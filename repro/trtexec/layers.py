@@ -7,6 +7,7 @@ form, by lines of a verbose build, and with its time only in the profile.
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -41,6 +42,7 @@ _SIZE = re.compile(r"-?\d{1,15}")
 _TACTIC_NAME = re.compile(r"TacticName: ([^,]+)")
 _TACTIC_VALUE = re.compile(r"TacticValue: ([^,\s]+)")
 MAX_ROWS = 10_000
+MAX_NAME_CHARACTERS = 2_000
 
 
 class ProfileRow(msgspec.Struct, frozen=True):
@@ -185,7 +187,7 @@ class Table:
         if len(values) != numbers or not all(value - value == 0 for value in values):
             return False
         median = values[2] if self._medians else None
-        row = ProfileRow(name.strip(), values[0], values[1], median, values[-1])
+        row = ProfileRow(name.strip()[:MAX_NAME_CHARACTERS], values[0], values[1], median, values[-1])
         if row.name == "Total":
             self._total = row
         else:
@@ -203,19 +205,21 @@ def timed(layers: Iterable[Layer], profile: Profile) -> tuple[Layer, ...]:
     Of layers that share a name, the first takes the first row of that name, and so on. A time is the
     median where the release gives one, else the mean.
     """
-    left: dict[str, list[ProfileRow]] = {}
+    rows: defaultdict[str, deque[ProfileRow]] = defaultdict(deque)
     for row in profile.rows:
-        left.setdefault(row.name, []).append(row)
-    found = []
+        rows[row.name].append(row)
+    found, taken = [], Counter[str]()
     for layer in layers:
-        rows = left.get(layer.name)
-        found.append(msgspec.structs.replace(layer, time_ns=_time_ns(rows.pop(0))) if rows else layer)
+        if own := rows.get(layer.name):
+            taken[layer.name] += 1
+            layer = msgspec.structs.replace(layer, time_ns=_time_ns(own.popleft()))
+        found.append(layer)
     for row in profile.rows:
-        if left[row.name]:
-            left[row.name].remove(row)
-            found.append(
-                Layer(row.name, None, is_reformat=is_reformat(row.name, None), time_ns=_time_ns(row))
-            )
+        if taken[row.name]:
+            taken[row.name] -= 1
+        else:
+            reformat = is_reformat(row.name, None)
+            found.append(Layer(row.name, None, is_reformat=reformat, time_ns=_time_ns(row)))
     return tuple(found)
 
 

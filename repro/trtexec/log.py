@@ -21,6 +21,7 @@ from repro.trtexec.seen import TrtexecLog
 from repro.trtexec.tuning import BY_LETTERS, SET_NAME
 
 CHUNK_BYTES = 1 << 20
+MAX_PROCESSES = 1_000
 TAIL = 50
 """Lines in which the last words of a log without an end line are sought."""
 KIND = slice(22, 38)
@@ -133,7 +134,7 @@ class _Reader:
             elif kind[:10] == _LIBRARY and kind not in _FACTS:
                 if SET_NAME in line:
                     named = line
-            elif kind[:14] != _AVERAGE and log.line(line):
+            elif line and kind[:14] != _AVERAGE and log.line(line):
                 tuning.count(timed)
                 left = len(lines) - number
                 log.lines -= left
@@ -146,6 +147,8 @@ class _Reader:
 
     def _close(self, tail: list[bytes] | None = None) -> None:
         if self._log.known:
+            if len(self._done) == MAX_PROCESSES:
+                raise ReproError(f"{self._name} holds more than {MAX_PROCESSES} logs", "give fewer at a time")
             self._done.append(self._log.end(tail or []))
         self._log = Process(self._name)
 

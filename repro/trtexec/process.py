@@ -36,8 +36,11 @@ MAX_LINE_BYTES = 1 << 16
 MAX_KEPT = 200
 """Unknown lines, warnings and errors that are kept; further ones are only counted."""
 MAX_KEPT_CHARACTERS = 500
-MAX_WRAPPED = 40
+MAX_WRAPPED = 20
 """Lines over which a paste may spread one."""
+MAX_WRAPPED_CHARACTERS = 10_000
+MAX_KEPT_IN_ALL = 8 << 20
+"""Characters of layers, options and bindings together."""
 MIN_COLUMNS = 70
 """A command that was wrapped filled its line; what follows a shorter one is somebody's prose."""
 COMMAND = "&&&&"
@@ -79,6 +82,7 @@ class Process:
         self._kept: dict[str, list[str]] = {"warnings": [], "errors": [], "unknown": []}
         self._counts = {"warnings": 0, "errors": 0, "unknown": 0, "layers": 0}
         self._problems: list[Missing] = []
+        self._left = MAX_KEPT_IN_ALL
         self._hidden = self._skipped = False
         self._section: str | None = None
         self._hint = False
@@ -147,7 +151,7 @@ class Process:
     def _continue(self, text: str) -> None:
         self._open.append(text)
         self._columns = len(text)
-        if len(self._open) > MAX_WRAPPED:
+        if len(self._open) > MAX_WRAPPED or sum(map(len, self._open)) > MAX_WRAPPED_CHARACTERS:
             self._close_open()
 
     def _said(self, said: str, severity: str, library: bool) -> None:
@@ -233,9 +237,7 @@ class Process:
             if not match:
                 if value and value[0].isalpha():
                     return self._section == "Explanations of the performance metrics"
-                self._problems.append(
-                    Missing(f"summary.{field}", f"printed as '{value[:40]}', without its unit")
-                )
+                self._problem(f"summary.{field}", f"printed as '{value[:40]}', without its unit")
                 return True
             self._has_summary = self.known = True
             self._summary[field] = self._number(match[1], f"summary.{field}") if match[2] == unit else None
@@ -285,15 +287,14 @@ class Process:
         elif match := forms.CREATED.match(bare) or forms.BINDING.match(bare):
             dims = tuple(int(size[:9]) for size in match[3].split("x") if size)
             dtype = match[4] if match.re is forms.BINDING else None
-            if len(self._bindings) < MAX_OPTIONS:
+            if len(self._bindings) < MAX_OPTIONS and self._fits(bare):
                 kind: Literal["input", "output"] = "input" if match[1].lower() == "input" else "output"
                 self._bindings.append(Binding(kind, match[2], dims, dtype))
         elif layer := words.of_build(bare):
-            if layer.tactic:
+            if self._add("build", layer, bare) and layer.tactic:
                 self._tactics[layer.name] = layer.tactic
-            self._add("build", layer)
         elif layer := words.of_text(bare):
-            self._add("text", layer)
+            self._add("text", layer, bare)
         elif bare.startswith("Successfully captured CUDA graph"):
             self._run.setdefault("graph", "captured")
         elif bare.startswith("[MemUsageStats]") and (match := forms.PEAK.search(bare)):
@@ -315,21 +316,29 @@ class Process:
             return True
         if section in forms.GROUPS or (colon and label in forms.LABELS):
             name, arrow, file = bare.partition("<-")
-            if len(self._options) >= MAX_OPTIONS or not (colon or arrow):
+            if len(self._options) >= MAX_OPTIONS or not (colon or arrow) or not self._fits(bare):
                 return False
             group = forms.GROUPS.get(section or "")
             self._options.append(Option(group, label, value) if not arrow else Option(group, name, file))
             self.known = True
             return True
         if section == "Layers":
-            self._add("names", Layer(bare, None, is_reformat=words.is_reformat(bare, None)))
+            self._add("names", Layer(bare, None, is_reformat=words.is_reformat(bare, None)), bare)
             return True
         return section in ("Bindings", "Tensors")
 
-    def _add(self, form: str, layer: Layer) -> None:
+    def _add(self, form: str, layer: Layer, text: str) -> bool:
         self._counts["layers"] += 1
-        if len(known := self._layers.setdefault(form, [])) < MAX_LAYERS:
+        known = self._layers.setdefault(form, [])
+        kept = len(known) < MAX_LAYERS and self._fits(text)
+        if kept:
             known.append(layer)
+        return kept
+
+    def _fits(self, text: str) -> bool:
+        """Return whether what a line tells may be kept, so that memory stays bounded."""
+        self._left -= len(text)
+        return self._left > 0
 
     # --- numbers and words --------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from repro.schema import Layer
 BEST = 5
 MAX_LAYERS = 10_000
 """Layers whose candidates are kept; those of further ones are only counted."""
-MAX_NAME_BYTES = 2_000
+MAX_NAME_BYTES = 500
 MAX_TACTIC_BYTES = 64
+MAX_CHOSEN = 20
+"""Of a layer: the best of a combination of formats, of which few are tried."""
 
 TEXT_AT = 32
 """Where a line's text begins, behind `[10/21/2025-16:07:42] [V] [TRT] `."""
@@ -147,7 +149,7 @@ class Tuning:
     def chose(self, line: bytes) -> None:
         """Take `Chose Runner Type: R Tactic: T`: the best of a combination of formats."""
         match, layer = _CHOSE.match(line, TEXT_AT), self._current
-        if match and layer is not None and len(layer.chosen) < 100:
+        if match and layer is not None and len(layer.chosen) < MAX_CHOSEN:
             time_ms = self._fastest.get(match[2])
             self._runner = _text(match[1][:MAX_TACTIC_BYTES])
             candidate = self._candidate(match[2], time_ms, None)

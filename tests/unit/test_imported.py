@@ -71,6 +71,30 @@ def test_a_build_tells_its_precision_by_its_layers() -> None:
     assert record.settings["sparsity"] == Effective(False, "echo")
 
 
+def test_layouts_are_those_that_were_asked_for() -> None:
+    assert own("8.5.2-build.log").settings["io_layout"] == Effective("mixed", "echo")
+    assert own("8.4.1-crash.log").settings["io_layout"] == Effective("chw", "echo")
+
+
+def test_what_passed_in_spite_of_an_error_passed(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("[E] odd\n&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec --onnx=m.onnx\n")
+    record = one(path)
+    assert (record.outcome, record.error, record.errors) == ("passed", None, ("odd",))
+    assert "Red flags  odd" in repro("log", path).output
+
+
+@pytest.mark.parametrize("percentile", ["100", "999", "1.2.3", "0"])
+def test_percentiles_of_any_number_do_no_harm(tmp_path: Path, percentile: str) -> None:
+    log, times = tmp_path / "a.log", tmp_path / "t.json"
+    log.write_text(COMPUTE.replace("(99%)", f"({percentile}%)"))
+    entry = {"startComputeMs": 1, "h2dMs": 0, "d2hMs": 0}
+    times.write_text(json.dumps([{**entry, "computeMs": ms, "latencyMs": ms} for ms in (1.0, 2.0, 3.0)]))
+    found = one(log, times).times
+    assert found is not None
+    assert found.gpu_compute.percentiles_ms == {"100": {"100": 3.0}, "0": {"0": 1.0}}.get(percentile, {})
+
+
 def test_without_layers_the_precision_is_as_wide_as_the_echo(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text(
@@ -248,8 +272,15 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     for call in (imported.read, lambda paths: imported.load(paths[0])):
         with pytest.raises(ReproError, match="can't read"):
             call([tmp_path / "none.log"])
-    with pytest.raises(ReproError, match="can't read"):
+    with pytest.raises(UsageError, match="is no file"):
         imported.read([tmp_path])
+
+
+def test_standard_input_is_a_log_too() -> None:
+    text = (LOGS / "8.6.1-run.log").read_text()
+    told = CliRunner().invoke(cli, ["log", "--json", "-"], input=text)
+    assert told.exit_code == 0
+    assert list(json.loads(told.output)["records"]) == ["stdin"]
 
 
 # --- as JSON and as a page ------------------------------------------------------------------------------

@@ -370,6 +370,26 @@ def test_memory_does_not_grow_with_the_log() -> None:
     assert all(len(line) <= 500 for line in (*log.unknown, *log.ending))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Layer(a): {i} " + "n" * 50_000 + ", Tactic: 0x0, (Half[1]) -> (Half[1])",
+        "Created input binding for {i}" + "n" * 50_000 + " with dimensions 1x1",
+        "option {i}: " + "n" * 50_000,
+    ],
+    ids=["layers", "bindings", "options"],
+)
+def test_what_is_kept_of_a_log_is_bounded(line: str) -> None:
+    lines = "".join(f"{STAMP} [I] {line.format(i=i)}\n" for i in range(400))
+    log = parsed(f"{STAMP} [I] === Build Options ===\n{lines}")
+    assert len(msgspec.json.encode(log)) < 20 << 20
+
+
+def test_more_processes_than_anybody_runs_are_refused() -> None:
+    with pytest.raises(ReproError, match=r"x holds more than 1000 logs"):
+        read_all(io.BytesIO(b"&&&& RUNNING TensorRT.trtexec # a\n" * 1100), "x")
+
+
 def test_a_line_without_end_is_cut() -> None:
     log = parsed(f"{STAMP} [E] ".encode() + b"x" * (3 * MAX_LINE_BYTES) + b"\n" + COMPUTE.encode())
     assert log.errors[0].startswith("xxx")
