@@ -147,7 +147,8 @@ def plan(source: Source, margin: float, wanted: float = power.POWER) -> dict[str
 def _bundle_seen(source: Source) -> BundleSeen:
     board = source.observed[0].record.board.name
     releases = dict.fromkeys(seen.record.runtime.release.name for seen in source.observed)
-    return BundleSeen(source.file, source.id, ", ".join(releases), board, source.signer, source.wrong)
+    played = any(seen.record.runtime.place.standin for seen in source.observed)
+    return BundleSeen(source.file, source.id, ", ".join(releases), board, source.signer, source.wrong, played)
 
 
 def _draft(a: Group, b: Group, across: Across, *, alternating: bool) -> Draft:

@@ -869,6 +869,8 @@ class BundleSeen(Carried, frozen=True):
     signer: str
     unverified: str | None
     """What is wrong with the file, where it was read all the same; `None`: it is intact."""
+    standin: bool = False
+    """A test's stand-in took the runtime's place: nothing was measured."""
 
 
 class Noticed(Carried, frozen=True):

@@ -75,19 +75,27 @@ def account(comparison: Comparison) -> Account:
     told = tuple(_told(each) for _, group in by_variant(comparison) for each in group)
     names = dict.fromkeys(name for each in told for name in each.sides)
     cases = dict.fromkeys(safe(each.case) for each in comparison.compared)
-    wrong = [each for each in comparison.bundles if each.unverified]
     series = _series(comparison)
     tables = (_bundles(comparison), _calibration(comparison), _mean(comparison))
     return Account(
         f"{', '.join(cases)}: {' → '.join(names)}",
-        "UNVERIFIED: " + "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
-        if wrong
-        else None,
+        _stamp(comparison),
         told,
         series if series.rows else None,
         tuple(table for table in tables if table.rows),
         (_setup(comparison), *map(safe, comparison.notes)),
     )
+
+
+def _stamp(comparison: Comparison) -> str | None:
+    """Return what is wrong with the bundles, `None` where nothing is."""
+    found = []
+    if played := [safe(each.file) for each in comparison.bundles if each.standin]:
+        found.append(f"STAND-IN: a test's program made {', '.join(played)}; nothing there was measured")
+    if wrong := [each for each in comparison.bundles if each.unverified]:
+        files = "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
+        found.append(f"UNVERIFIED: {files}")
+    return ". ".join(found) or None
 
 
 def exit_code(comparison: Comparison, fail_on: frozenset[VerdictName] | None = None) -> ExitCode:
