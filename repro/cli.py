@@ -626,27 +626,31 @@ def lower(
 ) -> None:
     """Show the commands of a case on a release of trtexec."""
     from repro import cases as table
-    from repro import devices, lowering, plan
+    from repro import devices, lowering, measure, plan
     from repro.report import commands
 
     if (release is None) is not everything:
         raise UsageError("name one release with --release, or ask for --all")
     case_id, variants = table.parse(case)
     loaded = table.load(case_id, cases_folder)
-    place = devices.choose(device)
+    target = devices.choose(device)
+    protocol = measure.protocol(target.protocol, build_outlives_process=True)
     if everything and ":" not in case:
         variants = (None, *loaded.variants)
     planned = {
-        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), place) for variant in variants
+        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), target)
+        for variant in variants
     }
     if release is None:
-        for line in commands.matrix(planned, place.name):
+        for line in commands.matrix(planned, target.name):
             click.echo(line)
         return
     missing = False
     for variant, wanted in planned.items():
-        lowered = lowering.lower(wanted, release, place.name)
-        click.echo(f"{case_id}:{variant} on {release}, {place.name}")
+        lowered = lowering.lower(
+            wanted, release, target.name, seconds=protocol.seconds, iterations=protocol.iterations
+        )
+        click.echo(f"{case_id}:{variant} on {release}, {target.name}")
         if isinstance(lowered, lowering.Unsupported):
             click.echo(f"unsupported: {lowered.reason}")
             missing = True

@@ -129,7 +129,7 @@ def lower(
     if planned["typing"] not in row.typing:
         changed["typing"] = (row.typing[0], f"trtexec {row.version}")
     if seconds is not None and seconds != planned["duration_s"]:
-        changed["duration_s"] = (seconds, "--duration")
+        changed["duration_s"] = (seconds, "protocol")
     wanted = {**planned, **{name: value for name, (value, _) in changed.items()}}
     strong_half = wanted["typing"] == "strong" and wanted["precision"] == "fp16"
     precision: Literal["fp32", "fp16"] = "fp16" if strong_half else "fp32"

@@ -229,10 +229,10 @@ def test_fp32_forbids_tf32(precision: str, plain: bool) -> None:
     assert "--fp16" not in argv
 
 
-def test_a_duration_of_the_users_own_is_a_substitution() -> None:
+def test_a_duration_other_than_the_case_s_is_a_substitution() -> None:
     found = lowered("8.5.2", seconds=0.5, iterations=200)
     assert {"--duration=0.5", "--iterations=200"} <= set(found.argv("run"))
-    assert found.substitutions == (Substitution("duration_s", 3.0, 0.5, "--duration"),)
+    assert found.substitutions == (Substitution("duration_s", 3.0, 0.5, "protocol"),)
     assert lowered("8.5.2", seconds=3.0).substitutions == ()
 
 

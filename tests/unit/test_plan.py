@@ -95,7 +95,7 @@ def test_for_trtexec_the_job_has_commands_and_what_they_changed(
     assert subject.model_file.endswith("model.fp16.onnx")
     assert {s.setting: s.declared_by for s in subject.substitutions} == {
         "typing": "trtexec 11.1",
-        "duration_s": "--duration",
+        "duration_s": "protocol",
     }
     assert (subject.planned["typing"], subject.planned["duration_s"]) == ("strong", 0.5)
     assert "--iterations=200" in subject.commands[-1].argv

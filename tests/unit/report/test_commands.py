@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from repro import lowering
+from repro import lowering, plan
+from repro.backends import trtexec
 from repro.cli import cli, main
 from repro.report import content, markdown
 from repro.schema import Command, Record, ReleaseSeen, Settings
+from tests import standin
 from tests.builders import SETTINGS, make_record
 
 
@@ -25,6 +29,16 @@ def test_one_release_is_told_with_commands_and_reasons() -> None:
     assert "trtexec --onnx=model.fp16.onnx" in told.output
     assert "instead: typing is strong, not weak (trtexec 11.1)" in told.output
     assert "absent: typing: this release knows no other" in told.output
+
+
+def test_the_commands_are_those_that_a_run_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "10.3.0")))
+    monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
+    job, _ = plan.make(plan.Request(case="conv16:hwc8", device="x86", calibrate=False))
+    told = lower("conv16:hwc8", "--release", "10.3.0", "--device", "x86").output.splitlines()
+    assert [shlex.join(command.argv) for command in job.subjects[0].commands] == [
+        line for line in told if line.startswith("trtexec ")
+    ]
 
 
 def test_what_a_release_can_t_run_has_a_reason_and_an_exit_code() -> None:
