@@ -169,7 +169,10 @@ def _record(
     stages = _stages(results)
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "failed" if error or not runs else "measured"
-    reason = error.message if error else None if runs else "it ended before anything was measured"
+    reason = None if runs else "it ended before anything was measured"
+    if error:
+        # Some libraries explain themselves over many lines; the stage's error keeps them all.
+        reason = error.message.strip().partition("\n")[0]
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
