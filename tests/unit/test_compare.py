@@ -363,6 +363,13 @@ def test_arms_are_named_by_what_tells_them_apart() -> None:
     assert [g.name for g in sides.arms([source(a, same)])] == ["arm A", "arm B"]
 
 
+def test_arms_that_are_two_variants_stand_against_each_other() -> None:
+    a, b = make_arms(EVEN[:4], times(1.1)[:4])
+    wide = replace(b, case=replace(b.case, variant="wide"), runtime=a.runtime)
+    (pair,) = compare([source(a, wide)]).compared
+    assert (pair.variant, pair.verdict.name) == ("base → wide", "slower")
+
+
 def test_sessions_that_alternate_are_pooled_by_round() -> None:
     sources = [source(*make_arms(EVEN[:4], times(1.1)[:4], f"s{i}")) for i in range(2)]
     (pair,) = compare(sources).compared
@@ -387,6 +394,12 @@ def test_one_of_three_named_twice_counts_once() -> None:
     found = compare([source(old()), source(new()), source(new())])
     assert len(found.compared) == 1
     assert any("counts once" in note for note in found.notes)
+
+
+def test_a_part_of_a_session_is_no_other_session() -> None:
+    whole = source(old(), variant(old(), "wide"))
+    with pytest.raises(Unavailable, match="hold the same runs"):
+        compare([whole, source(old(), name="part")])
 
 
 def test_a_failed_side_among_several_leaves_the_others() -> None:
