@@ -20,6 +20,8 @@ from repro.report.content import LABEL_COLUMNS, Report, Row, Table
 from repro.report.text import seconds
 from repro.worker import Progress
 
+SHORT_COLUMNS = 15
+"""Cells that are no longer are not broken, where others of the row can be."""
 MOODS = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow"}
 PHASES = {
     "prepare": "preparing inputs",
@@ -49,8 +51,9 @@ def show_report(console: Console, report: Report) -> None:
 def show_table(console: Console, part: Table) -> None:
     """Print a table with its title."""
     table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
-    for column in part.columns:
-        table.add_column(Text(column), overflow="fold")
+    for i, column in enumerate(part.columns):
+        short = max(len(row[i]) for row in part.rows) <= SHORT_COLUMNS
+        table.add_column(Text(column), overflow="fold", no_wrap=short)
     for row in part.rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print()
