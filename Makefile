@@ -2,6 +2,8 @@
 
 CASE ?= conv16
 # What to run: CASE[:VARIANT]; `make cases` lists them.
+VARIANTS ?=
+# Several variants of it: core, sweep:channels, all, or names with commas; empty: what CASE names.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
@@ -22,7 +24,7 @@ help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+	@$(REPRO) run $(CASE) --device $(DEVICE) $(if $(VARIANTS),--variants=$(VARIANTS)) $(ARGS)
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)

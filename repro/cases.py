@@ -58,6 +58,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     references: tuple[Reference, ...] = ()
     claims: tuple[AnyClaim, ...] = ()
     variants: dict[str, Variant] = {}
+    sets: dict[str, tuple[str, ...]] = {}
+    """Names for several variants together, as `--variants` takes them."""
 
 
 class Experiment(msgspec.Struct, frozen=True):
@@ -91,6 +93,11 @@ class Experiment(msgspec.Struct, frozen=True):
             digest=hashlib.sha256(canonical).hexdigest(),
             share=self.case.share,
         )
+
+    def changes(self, setting: str) -> bool:
+        """Tell whether the variant gives a setting another value than the case has."""
+        base = msgspec.convert({"optimization_level": None, **self.case.settings}, Settings)
+        return bool(getattr(base, setting) != getattr(self.settings, setting))
 
     @property
     def label(self) -> str:
@@ -132,11 +139,29 @@ def load(case_id: str, extra: Path | None = None) -> Case:
     for name in (case.id, *case.variants):
         if not NAME.fullmatch(name):
             raise UsageError(f"{path}: '{name}' is no name", f"names match {NAME.pattern}")
-    if BASE in case.variants:
-        raise UsageError(f"{path}: no variant can be called '{BASE}'", "it means the case itself")
+    for word, meaning in ((BASE, "the case itself"), (ALL, "all of them")):
+        if word in case.variants:
+            raise UsageError(f"{path}: no variant can be called '{word}'", f"it means {meaning}")
+    for name, members in case.sets.items():
+        for member in members:
+            if member not in case.variants:
+                raise UsageError(f"{path}: sets.{name} names '{member}', which is no variant")
     if case.id != case_id:
         raise UsageError(f"{path} calls itself '{case.id}'", "the folder's name is the case's id")
     return case
+
+
+ALL = "all"
+"""What stands for the case itself and every variant."""
+
+
+def select(case: Case, text: str) -> tuple[str | None, ...]:
+    """Return the variants that `--variants` names: a set of the case's, `all`, or names with commas."""
+    if text == ALL:
+        return (None, *case.variants)
+    if text in case.sets:
+        return case.sets[text]
+    return parse(f"{case.id}:{text}")[1]
 
 
 def resolve(case: Case, variant: str | None) -> Experiment:
@@ -144,7 +169,7 @@ def resolve(case: Case, variant: str | None) -> Experiment:
     change = Variant(case.question)
     if variant is not None:
         if variant not in case.variants:
-            raise unknown(f"variant of {case.id}", variant, case.variants)
+            raise unknown(f"variant of {case.id}", variant, [*case.variants, *case.sets])
         change = case.variants[variant]
     try:
         model = msgspec.convert({**case.model, **change.model}, ModelSpec)
@@ -153,8 +178,35 @@ def resolve(case: Case, variant: str | None) -> Experiment:
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
-    onnx = {precision: models.build(model, precision) for precision in models.PRECISIONS}
+    onnx = {precision: models.build(model, precision) for precision in models.file_precisions(model)}
     return Experiment(case, variant, model, settings, onnx)
+
+
+def lock(case: Case, path: Path) -> tuple[str, ...]:
+    """Publish a case's experiments in the file `path`; return the names that are new there.
+
+    Raise `UsageError` where a published experiment is another one now: bundles out in the world name it.
+    """
+    try:
+        locked: dict[str, str] = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        locked = {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ReproError(f"can't read {path} ({error})") from None
+    new: dict[str, str] = {}
+    for variant in (None, *case.variants):
+        name = f"{case.id}@{case.version}" + (f":{variant}" if variant else "")
+        digest = resolve(case, variant).ref.digest
+        if locked.get(name, digest) != digest:
+            raise UsageError(f"{name} is published as another experiment", "give the case a new version")
+        if name not in locked:
+            new[name] = digest
+    if new:
+        text = json.dumps(locked | new, indent=2, sort_keys=True) + "\n"
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(text)
+        part.replace(path)
+    return tuple(new)
 
 
 def module(ref: CaseRef) -> Path:
@@ -183,6 +235,8 @@ def _check_values(model: ModelSpec, settings: Settings) -> None:
             raise ValueError("`channels` must be at least 1 each")
         if model.kernel % 2 == 0:
             raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
+        if model.weights == "2:4" and any(count % 4 for count in model.channels[:-1]):
+            raise ValueError("with `weights` of 2:4, all but the last of `channels` must be multiples of 4")
     if settings.warm_up_ms < 0:
         raise ValueError("`warm_up_ms` must be at least 0")
     if not 0 < settings.duration_s < math.inf:

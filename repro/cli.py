@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from repro.bundle import Inspection
     from repro.gather import Prepared
+    from repro.plan import Request
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -86,6 +87,12 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("case", metavar="CASE[:VARIANT]")
+@click.option(
+    "--variants",
+    is_flag=False,
+    flag_value="core",
+    help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
+)
 @click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
 @click.option("--release", help="Runtime release; default: the device's own.")
 @click.option("--backend", help="What builds and executes; default: the device's own.")
@@ -128,6 +135,8 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
+    if request.variants == "all":
+        _agree_to_time(request, yes=yes)
     with terminal.Watcher(_console(stderr=True)) as watch:
 
         def approve(prepared: Prepared) -> bool:
@@ -136,6 +145,20 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
 
         done = run_case(request, watch, approve)
     _finish(done)
+
+
+def _agree_to_time(request: Request, *, yes: bool) -> None:
+    """Say how long it will take, and ask."""
+    from repro import plan
+    from repro.report.text import seconds
+
+    takes = f"{len(plan.chosen(request)[1])} variants, about {seconds(plan.estimate_s(request))}"
+    if yes:
+        _say(takes)
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"that is {takes}", "add --yes")
+    elif not click.confirm(f"That is {takes}. Begin?", default=True):
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def _approve(prepared: Prepared, *, yes: bool) -> bool:
@@ -167,6 +190,9 @@ def _finish(done: Done) -> NoReturn:
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
     click.echo(f"next: repro show {path}\n      repro verify {path}")
+    for record in done.records:
+        if record.status == "unavailable":
+            _say(f"{record.record_name} is unavailable here: {record.reason}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
@@ -310,6 +336,58 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
             terminal.show_card(console, content.card(opened))
         else:
             terminal.show_report(console, content.report(opened))
+
+
+@cli.group()
+def case() -> None:
+    """Make, check and publish cases."""
+
+
+@case.command("check")
+@click.argument("case_id", metavar="CASE[:VARIANT]")
+@click.option("--torch", "with_torch", is_flag=True, help="Prove the torch module equal to the ONNX, too.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_check(case_id: str, with_torch: bool, cases_folder: Path | None) -> None:
+    """Check a case: every variant is complete, its models are valid, its work can be counted."""
+    from repro import cases as table
+    from repro import models, work
+    from repro.report.text import cut, quantity
+
+    name, variants = table.parse(case_id)
+    found = table.load(name, cases_folder)
+    for variant in variants if ":" in case_id else (None, *found.variants):
+        experiment = table.resolve(found, variant)
+        precision = experiment.settings.precision
+        data = experiment.onnx[models.file_precision(precision)]
+        counted = work.count(data, precision, experiment.settings.io_layout)
+        text = f"{experiment.label:<20} {counted.flop:>18,} FLOP  {quantity(counted.bytes_high, 'bytes')}"
+        if counted.unknown_ops:
+            text += f", without {cut(', '.join(counted.unknown_ops), 60)}"
+        click.echo(text)
+        if with_torch:
+            from repro import export
+
+            if not export.has_module(experiment):
+                click.echo(f"{'':<20} has no torch module to compare with")
+                continue
+            click.echo(
+                f"{'':<20} equal to its torch module; outputs differ by {export.check(experiment):.1g}"
+            )
+
+
+@case.command("lock")
+@click.argument("case_id", metavar="CASE")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_lock(case_id: str, cases_folder: Path | None) -> None:
+    """Publish a case's version: write its digests into the lock file beside the cases."""
+    from repro import cases as table
+
+    found = table.load(case_id, cases_folder)
+    path = table.available(cases_folder)[case_id].parent.parent / "lock.json"
+    new = table.lock(found, path)
+    for name in new:
+        click.echo(name)
+    _say(f"{len(new)} new in {_shown(path)}" if new else f"{case_id} is published already")
 
 
 @cli.command()

@@ -21,6 +21,9 @@ from repro.plan import Said, kit, read_job, to_json
 from repro.probes.host import boot_id
 from repro.schema import Job, Log, Predicate, Record, RecordEntry, Sealing
 
+NAMED_VARIANTS = 4
+"""Up to so many variants stand in the file's name."""
+
 
 class Prepared(NamedTuple):
     """A bundle to be: everything but its signature."""
@@ -68,7 +71,10 @@ def prepare(
         ticket=None,
         allowed_findings=allowed,
     )
-    name = "-".join([found[0].case.id, *(r.case.variant for r in found if r.case.variant)])
+    variants = [r.case.variant for r in found if r.case.variant]
+    if len(variants) > NAMED_VARIANTS:
+        variants = [f"{len(variants)}-variants"]
+    name = "-".join([found[0].case.id, *variants])
     stem = f"{name}_{job.device}_{job.release}_{created:%Y%m%dT%H%M%SZ}"
     claims = {"META/statement.json": to_json(predicate)}
     hits = tuple(leaks.not_allowed(leaks.scan({**files, **claims}), allowed))

@@ -15,13 +15,15 @@ from typing import Literal
 
 import msgspec
 
-from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases
+from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases, work
 from repro.backends import cuda
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
+from repro.schema import AnyClaim, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
 
 CALIBRATION = ("calib-copy", "calib-gemm")
+TURN_OVERHEAD_S = 3.0
+"""For estimates only: about what a turn takes beside pre-heating and measuring."""
 Role = Literal["subject", "calibration"]
 
 
@@ -29,6 +31,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for, as written; `None` leaves the choice to the kit."""
 
     case: str
+    variants: str | None = None
+    """A set of the case's variants, `all`, or names; `None`: what `case` names."""
     cases_folder: Path | None = None
     device: str = "auto"
     release: str | None = None
@@ -64,10 +68,48 @@ class Said(msgspec.Struct, frozen=True):
     """What must be taken out of texts, known only where it was measured; never leaves the work folder."""
 
 
-def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
-    """Decide everything that can be decided before measuring; return the job and its experiments."""
+def chosen(request: Request) -> tuple[cases.Case, tuple[str | None, ...]]:
+    """Return the case that a user asks for, and its variants."""
     case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
+    if request.variants is None:
+        return case, variants
+    if variants != (None,):
+        raise UsageError(
+            f"variants are named twice, in '{request.case}' and by --variants", "name them in one place"
+        )
+    return case, cases.select(case, request.variants)
+
+
+def estimate_s(request: Request) -> float:
+    """Return about how long a request will measure, by its protocol alone: nothing has run yet."""
+    _, variants = chosen(request)
+    device = devices.choose(request.device)
+    backend = backends.load(devices.backend(device, request.backend))
+    protocol = _protocol(request, device, backend)
+    calibration = len(CALIBRATION) if device.gpu and request.calibrate is not False else 0
+    run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
+    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    rounds = protocol.builds
+    if protocol.budget_s is not None:
+        rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
+    return rounds * round_s
+
+
+def _protocol(request: Request, device: devices.Device, backend: ModuleType) -> Protocol:
+    return measure.protocol(
+        request.protocol or device.protocol,
+        build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
+        builds=request.builds,
+        runs=request.runs,
+        seconds=request.duration_s,
+        iterations=request.iterations,
+    )
+
+
+def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
+    """Decide everything that can be decided before measuring; return the job and its experiments."""
+    case, variants = chosen(request)
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
@@ -76,14 +118,7 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
     release = releases.choose(request.release, device.name, backend.release(gpu=device.gpu))
-    protocol = measure.protocol(
-        request.protocol or device.protocol,
-        build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
-        builds=request.builds,
-        runs=request.runs,
-        seconds=request.duration_s,
-        iterations=request.iterations,
-    )
+    protocol = _protocol(request, device, backend)
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
     wanted: list[tuple[Role, cases.Experiment]] = [
@@ -98,6 +133,11 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         name = f"{variant}-{release}"
         experiments[name] = experiment
         subjects.append(_subject(name, role, experiment, device, backend))
+    asked = [subject for subject in subjects if subject.role == "subject"]
+    if all(subject.refused for subject in asked):
+        label = experiments[asked[0].record_name].label
+        more = f", nor the other {len(asked) - 1}" if len(asked) > 1 else ""
+        raise Unavailable(f"{backend.PRODUCT} can't run {label}{more} ({asked[0].refused})")
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
         kit=kit(),
@@ -120,14 +160,17 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
 def _subject(
     name: str, role: Role, experiment: cases.Experiment, device: devices.Device, backend: ModuleType
 ) -> Subject:
-    """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
+    """Plan one experiment for a device and backend, or say why it can't run there."""
     case = experiment.case
     planned = lowering.plan(
         experiment.settings, case.on.get(device.name, {}), device.name, backend.settings(gpu=device.gpu)
     )
-    if refusal := backend.refuse(planned.planned, gpu=device.gpu):
-        raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
-    precision = models.file_precision(str(planned.planned["precision"]))
+    precision = str(planned.planned["precision"])
+    file_precision = models.file_precision(precision)
+    data = experiment.onnx.get(file_precision)
+    refused = _without_point(experiment, planned) or backend.refuse(planned.planned, gpu=device.gpu)
+    if refused is None and data is None:
+        refused = f"the case has no model in {file_precision}"
     return Subject(
         record_name=name,
         role=role,
@@ -137,10 +180,23 @@ def _subject(
         planned=planned.planned,
         inapplicable=planned.inapplicable,
         substitutions=planned.substitutions,
-        model_file=f"records/{name}/case/model.{precision}.onnx",
+        model_file=f"records/{name}/case/model.{file_precision}.onnx",
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
+        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        refused=refused,
     )
+
+
+def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:
+    """Return which change of a variant would not take place: it would measure something else."""
+    variant = experiment.case.variants.get(experiment.variant or "")
+    for name in variant.settings if variant else ():
+        if name in planned.inapplicable and experiment.changes(name):
+            return f"it has no setting {name}, which is what this variant is about"
+        if any(name == each.setting for each in planned.substitutions):
+            return f"{name} is what this variant is about, and the case replaces it on this device"
+    return None
 
 
 def kit() -> Kit:

@@ -75,7 +75,7 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     sitting.write(out)
     session = Session(job, job_folder, out, sitting, tell)
     order = measure.order(
-        [subject.record_name for subject in job.subjects],
+        [subject.record_name for subject in job.subjects if subject.refused is None],
         job.protocol,
         job.seed,
         build_outlives_process=backends.load(job.backend).BUILD_OUTLIVES_PROCESS,

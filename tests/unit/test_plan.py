@@ -54,6 +54,49 @@ def test_what_the_backend_lacks_is_said_before_anything_runs(
         plan.make(Request(case="tiny", cases_folder=tmp_path))
 
 
+def test_of_several_variants_one_that_cant_run_is_planned_as_unavailable() -> None:
+    job, experiments = plan.make(
+        Request(case="conv16", variants="base,graph,hwc8,int8,sparse,fp32,dense24", device="cpu")
+    )
+    refused = {subject.record_name.split("-")[0]: subject.refused for subject in job.subjects}
+    assert {name for name, why in refused.items() if why is None} == {"base", "fp32", "dense24"}
+    assert "no setting cuda_graph" in str(refused["graph"])
+    assert "no setting sparsity" in str(refused["sparse"])
+    assert "not hwc8" in str(refused["hwc8"])
+    assert "precision is what this variant is about" in str(refused["int8"])
+    assert len(experiments) == 7
+
+
+def test_a_variant_that_cant_run_alone_is_an_error() -> None:
+    with pytest.raises(Unavailable, match=r"conv16:graph \(it has no setting cuda_graph"):
+        plan.make(Request(case="conv16:graph", device="cpu"))
+    with pytest.raises(Unavailable, match="nor the other 1"):
+        plan.make(Request(case="conv16:graph,sparse", device="cpu"))
+
+
+def test_the_work_is_counted_before_anything_runs() -> None:
+    (subject,) = plan.make(Request(case="conv16", device="cpu"))[0].subjects
+    assert subject.work is not None
+    assert subject.work.flop == 28_665_446_400
+    # The CPU computes in FP32.
+    assert subject.work.bytes_high == 2 * 398_145_120
+
+
+def test_variants_are_named_in_one_place() -> None:
+    with pytest.raises(UsageError, match="named twice"):
+        plan.make(Request(case="conv16:hwc8", variants="core", device="cpu"))
+
+
+def test_the_time_is_estimated_by_the_protocol() -> None:
+    one = plan.estimate_s(Request(case="conv16", device="cpu"))
+    assert one < 60
+    everything = plan.estimate_s(Request(case="conv16", variants="all", device="cpu"))
+    # One round of 30 variants, as the budget of the protocol has it.
+    assert 30 * 3 < everything < 30 * 20
+    twice = plan.estimate_s(Request(case="conv16", device="cpu", builds=2, duration_s=1.0))
+    assert twice < one
+
+
 def test_a_variant_named_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="twice"):
         plan.make(request("tiny:wide,wide"))
