@@ -48,17 +48,23 @@ def choose(name: str) -> Device:
 
 
 def backend(device: Device, name: str | None = None) -> str:
-    """Return the backend to use: the one named, or the first that is installed; raise if none is."""
+    """Return the backend to use: the one named, or the first that is installed; raise if none is.
+
+    A GPU comes first: nobody should install a runtime to hear that there is none.
+    """
     if name is not None:
         backends.load(name)
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
-        return name
     if not device.backends:
         raise Unavailable(
             f"this version of the kit can't measure on {device.name} yet",
             "DEVICE=cpu runs the same case here",
         )
+    if device.gpu:
+        cuda.look()
+    if name is not None:
+        return name
     for each in device.backends:
         with contextlib.suppress(Unavailable):
             backends.load(each).release(gpu=device.gpu)
@@ -72,8 +78,6 @@ def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
     try:
         backend(device)
-        if device.gpu:
-            cuda.look()
     except ReproError as error:
         return error.what
     return None

@@ -16,7 +16,6 @@ from typing import Literal
 import msgspec
 
 from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases, work
-from repro.backends import cuda
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
 from repro.schema import AnyClaim, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
@@ -110,11 +109,14 @@ def _protocol(request: Request, device: devices.Device, backend: ModuleType) -> 
 def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     """Decide everything that can be decided before measuring; return the job and its experiments."""
     case, variants = chosen(request)
+    if case.share == "none":
+        raise Unavailable(
+            f"case {case.id} is private, and this version can't keep its model out of the bundle",
+            'share = "full" in its case.toml publishes it',
+        )
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
-    if device.gpu:
-        cuda.look()
     if request.place not in ("auto", "host"):
         raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
     release = releases.choose(request.release, device.name, backend.release(gpu=device.gpu))

@@ -334,9 +334,7 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
     foreign = host.change("foreign_cpu", window) if host else None
     seconds = (window.end_ns - window.start_ns) / 1e9
     if foreign is not None and foreign / seconds > FOREIGN_SHARE:
-        flags.append(
-            Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core during the run")
-        )
+        flags.append(Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core"))
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])

@@ -27,6 +27,19 @@ def test_a_backend_of_another_device_is_unavailable() -> None:
         devices.backend(devices.choose("cpu"), "torch")
 
 
+@pytest.mark.parametrize("name", [None, "torch", "onnxruntime"])
+def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def none() -> cuda.Gpu:
+        raise Unavailable("there is no NVIDIA driver here")
+
+    monkeypatch.setattr(cuda, "look", none)
+    with pytest.raises(Unavailable, match="no NVIDIA driver"):
+        devices.backend(devices.choose("x86"), name)
+    assert devices.availability(devices.DEVICES["x86"]) == "there is no NVIDIA driver here"
+
+
 @pytest.mark.parametrize("name", ["", "CPU", "orin2"])
 def test_an_unknown_device_is_told_with_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError, match=f"unknown device '{name}'"):

@@ -19,7 +19,8 @@ report.terminal report.markdown report.content report.preview report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices releases backends.torch export backends.onnxruntime backends.cuda backends
-bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
+bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
+bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models work roofline boards measure stats proc
 schemas.__main__ schemas schema errors __init__
 """.split()
