@@ -52,7 +52,7 @@ lint: $(VENV)/dev.stamp ## Check style and types.
 format: $(VENV)/dev.stamp ## Format the code.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
+measure-gpu: ## Measure PART (1/6 … 6/6) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
 	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
