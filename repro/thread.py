@@ -6,18 +6,15 @@ What the thread doesn't say is assumed here, once and by name, and printed with 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
-
-import jinja2
 
 from repro import boards, cases, roofline, work
 from repro.roofline import Machine, Roof
 from repro.schema import Reference, StatedEfficiency, Work
 
-TEMPLATE = Path(__file__).parent / "thread.md.j2"
 PAGE = Path(__file__).parent.parent / "docs" / "thread.md"
+TEMPLATE = PAGE.with_name("thread.md.jinja")
 
 
 class Assumed(NamedTuple):
@@ -53,6 +50,8 @@ ASSUMED = (
         "min_ms",
     ),
 )
+SLOW_EMC_MHZ = 2133.0
+"""The other memory clock of an AGX Orin, which its 15W mode sets."""
 
 
 class Side(NamedTuple):
@@ -83,6 +82,11 @@ class Side(NamedTuple):
     def attained(self, traffic: roofline.Traffic | None, bandwidth: roofline.Bandwidth | None) -> float:
         """Return roof over measured time."""
         return self.roof(traffic, bandwidth).seconds / self.seconds
+
+    @property
+    def compute_s(self) -> float:
+        """Time of the operations alone."""
+        return self.roof(None, None).seconds
 
     @property
     def forum_sparse(self) -> float:
@@ -151,13 +155,42 @@ def _side(case: cases.Case, counted: Work, assumed: Assumed) -> Side:
 
 def render() -> str:
     """Return the page."""
+    import jinja2
+
     environment = jinja2.Environment(  # noqa: S701 - Markdown, from our own numbers
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     orin, rtx = sides()
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(orin=orin, rtx=rtx)
+    # Explanations of Orin's time that the thread leaves open, by what each would give.
+    share = orin.assumed.attainable_gb_s / orin.row.memory.gb_s
+    slow_emc_s = orin.reformats_bytes / (orin.row.memory.bytes_s(SLOW_EMC_MHZ) * share)
+    exact_bytes_s = orin.reformats_bytes / orin.seconds / share
+    ends_s = (orin.reformats_bytes - orin.counted.bytes_high) / (orin.assumed.attainable_gb_s * 1e9)
+    case = cases.load("conv16")
+    sweep = {
+        width: work.count(cases.resolve(case, width).onnx["fp16"], "fp16")
+        for width in case.sets["sweep:channels"]
+    }
+    first = [
+        next(
+            w
+            for w, each in sweep.items()
+            if each.flop / each.bytes_high > (side.machine.ridge_flop_byte or 0)
+        )
+        for side in (orin, rtx)
+    ]
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        orin=orin,
+        rtx=rtx,
+        widths=[(width, each) for width, each in sweep.items() if width in ("c16", "c32", "c64", "c128")],
+        orin_width=first[0],
+        rtx_width=first[1],
+        slow_emc_s=slow_emc_s,
+        exact_emc_hz=exact_bytes_s / (2 * orin.row.memory.bus_bits / 8),
+        padded_s=4 * orin.compute_s + ends_s,
+        faster_rtx_clocks=roofline.sm_clocks(rtx.seconds, rtx.machine._replace(sm_hz=1900e6)),
+    )
 
 
 if __name__ == "__main__":
     PAGE.write_text(render(), encoding="utf-8")
-    sys.exit(0)

@@ -8,13 +8,9 @@ import sys
 
 import pytest
 
-<<<<<<< HEAD
 from repro.errors import ExitCode
 
-HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch")
-=======
 HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch", "jinja2", "matplotlib")
->>>>>>> wip/compare
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["verify", "--help"]])
