@@ -2,9 +2,10 @@
 
 A *roof* is the least time that some limit allows: the rate of the multipliers, or the bytes that must
 move. The attained fraction is roof over measured time. Each roof says which bytes it counts (`fused`:
-input, weights and output once; `unfused`: every tensor between layers written and read; `reformats`:
-with the copies that change layouts) and at which bandwidth (`pin`: what the memory is rated for;
-`attainable`: what a copy was measured to reach). Times in seconds, rates in units per second.
+input, weights and output once; `unfused`: every tensor between layers written and read; `l2`: as that,
+without what may stay in the L2 cache; `reformats`: with the copies that change layouts) and at which rate
+(`pin`: what the board is rated for; `attainable`: what a calibration case reached). Times in seconds,
+rates in units per second.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from repro.boards import Row, TensorRate
 
-Traffic: TypeAlias = Literal["fused", "unfused", "reformats"]
+Traffic: TypeAlias = Literal["fused", "unfused", "l2", "reformats"]
 Bandwidth: TypeAlias = Literal["pin", "attainable"]
 
 
@@ -29,6 +30,7 @@ class Machine(NamedTuple):
     attainable_bytes_s: float | None = None
     assumptions: tuple[str, ...] = ()
     """Everything in here that was not read or measured."""
+    attainable_flop_s: float | None = None
 
     @property
     def ridge_flop_byte(self) -> float | None:
@@ -59,7 +61,9 @@ class Roof(NamedTuple):
     @property
     def name(self) -> str:
         """What a reader calls it: `compute`, `unfused at pin`."""
-        return "compute" if self.traffic is None else f"{self.traffic} at {self.bandwidth}"
+        if self.traffic is None:
+            return "compute" if self.bandwidth is None else f"compute at {self.bandwidth}"
+        return f"{self.traffic} at {self.bandwidth}"
 
 
 def peak_flop_s(
@@ -82,6 +86,8 @@ def roofs(flop: int, traffic: dict[Traffic, int], machine: Machine) -> tuple[Roo
     """
     compute = flop / machine.flop_s if machine.flop_s else None
     found = [Roof(None, None, compute, "compute")] if compute else []
+    if flop and machine.attainable_flop_s:
+        found.append(Roof(None, "attainable", flop / machine.attainable_flop_s, "compute"))
     rates: list[tuple[Bandwidth, float | None]] = [
         ("pin", machine.pin_bytes_s),
         ("attainable", machine.attainable_bytes_s),

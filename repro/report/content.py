@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import stats
+from repro import attained, stats
 from repro.bundle import Bundle
+from repro.report import roofs
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
@@ -97,6 +98,20 @@ def key_figure(record: Record) -> KeyFigure | None:
     interval = stats.mean_interval(builds)
     low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
     return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
+
+
+def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
+    """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
+    times = [
+        (record, figure.value_ns / 1e9)
+        for record in bundle.records.values()
+        if (figure := key_figure(record)) is not None
+    ]
+    calibrated = attained.calibration(times)
+    found = [
+        attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def _exp(value: float) -> float:
@@ -331,8 +346,14 @@ def _details(bundle: Bundle) -> Iterable[Table]:
             )
         ),
     )
+    bounded = {each.record.record_name: each for each in attained_by(bundle)}
+    for part in roofs.overview(tuple(bounded.values())):
+        yield _table(part)
     for record in bundle.records.values():
-        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+        of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        if record.record_name in bounded:
+            yield from map(_table, roofs.details(bounded[record.record_name], of))
+        yield from _of_record(record, of)
 
 
 def _of_record(record: Record, of: str) -> Iterable[Table]:
@@ -450,6 +471,10 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
             _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
         )
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _table(part: roofs.Part) -> Table:
+    return Table(part.title, part.columns, _rows(*part.rows))
 
 
 def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -15,13 +15,14 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.markdown report.content report.preview report.plot report.html report.text report
+report.terminal report.markdown report.content report.preview report.plot report.html
+report.roofs report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices releases backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
-thread claims cases lowering check models work roofline boards measure stats proc
+attained thread claims cases lowering check models work roofline boards measure stats proc
 schemas.__main__ schemas schema errors __init__
 """.split()
 
