@@ -356,6 +356,35 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
             terminal.show_report(console, content.report(opened))
 
 
+@cli.command()
+@click.argument("subject", metavar="BUNDLE|CASE", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
+    """Find what a bundle, or a case before any run, shows to be so or suggests.
+
+    Each finding has its evidence, its strength (proven, supported, possible) and the next experiment.
+    Default: the newest bundle in bundles/.
+    """
+    from repro import bundle, facts
+    from repro import cases as table
+    from repro import diagnose as rules
+
+    path = Path(subject) if subject else _newest()
+    if path.suffix == ".zip" or path.is_file():
+        found = rules.diagnose(facts.of_bundle(bundle.read(path)))
+    else:
+        found = rules.diagnose(facts.of_case(table.load(str(subject), cases_folder)))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        return
+    from repro.report import terminal
+
+    terminal.show_findings(_console(), found)
+
+
 @cli.group()
 def case() -> None:
     """Make, check and publish cases."""

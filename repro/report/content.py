@@ -87,12 +87,17 @@ class KeyFigure(msgspec.Struct, frozen=True):
     builds: int
 
 
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
+def build_values(record: Record) -> list[float]:
+    """Return the value of each build that was measured."""
     values: dict[str, list[float]] = {}
     for run in record.runs:
         values.setdefault(run.build, []).append(run.summary.log_median)
-    builds = [sum(runs) / len(runs) for runs in values.values()]
+    return [sum(runs) / len(runs) for runs in values.values()]
+
+
+def key_figure(record: Record) -> KeyFigure | None:
+    """Return the figure of a record, `None` where nothing was measured."""
+    builds = build_values(record)
     if not builds:
         return None
     interval = stats.mean_interval(builds)
