@@ -156,14 +156,15 @@ def accumulator_mismatch(facts: Facts) -> Iterator[Finding]:
 @rule
 def different_releases(facts: Facts) -> Iterator[Finding]:
     """Find figures from different releases beside each other."""
-    seen = {each.id: each.release for each in facts.references}
-    seen |= {each.record_name: each.runtime.release.name for each in facts.records}
-    if len(set(seen.values())) > 1:
+    named = [(each.release, each.id) for each in facts.references]
+    named += [(each.runtime.release.name, each.record_name) for each in facts.records]
+    seen = dict(reversed(named))  # Each release with the first that has it.
+    if len(seen) > 1:
         yield Finding(
             "different_releases",
             "proven",
             "the figures are from different releases, which choose from different kernels",
-            tuple(Evidence("release", release, name) for name, release in seen.items()),
+            tuple(Evidence("release", release, name) for release, name in sorted(seen.items())),
             f"repro run {facts.case} --release RELEASE, with the same release on both devices",
         )
 
@@ -368,7 +369,7 @@ def winograd(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "winograd",
                 "possible",
-                f"{name} may have multiplied less than is counted: it attained more than the peak",
+                f"{name} may have multiplied less than the count says: it attained more than the peak",
                 (Evidence("attained of compute", f"{share:.1%}", f"Roofs of {name}"),),
                 "look at the kernels' names: `repro show` lists them under Layers",
             )
@@ -501,8 +502,7 @@ def modes(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "modes",
                 "possible",
-                f"the builds of {name} may be of two kinds: {gap:.1%} lie between two groups of them, each "
-                "of which is narrow",
+                f"the builds of {name} may be of two kinds: two narrow groups of them lie {gap:.1%} apart",
                 (Evidence("gap", f"{gap:.2%}", f"builds of {name}"),),
                 more,
             )
