@@ -11,21 +11,23 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from repro import models
+from repro import adopt, models
 from repro.errors import ReproError, UsageError, unknown
 from repro.schema import (
     AnyClaim,
     CaseRef,
     ConvStack,
     ModelSpec,
+    OnnxFile,
     Reference,
     Scalar,
     Settings,
+    Share,
     Tolerance,
 )
 
@@ -42,7 +44,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, object] = {}
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CaseFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`case.toml`, decoded."""
 
     id: str
@@ -50,7 +52,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     title: str
     question: str
     source: str
-    share: Literal["full", "none"]
+    share: Share
     model: dict[str, object]
     settings: dict[str, object]
     on: dict[str, dict[str, Scalar]] = {}
@@ -60,6 +62,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     variants: dict[str, Variant] = {}
     sets: dict[str, tuple[str, ...]] = {}
     """Names for several variants together, as `--variants` takes them."""
+
+
+class Case(CaseFile, frozen=True, kw_only=True):
+    """A case and the folder that it was read from."""
+
+    folder: Path
 
 
 class Experiment(msgspec.Struct, frozen=True):
@@ -131,11 +139,12 @@ def load(case_id: str, extra: Path | None = None) -> Case:
         raise unknown("case", case_id, known, "(`repro cases` lists them)")
     path = known[case_id]
     try:
-        case = msgspec.toml.decode(path.read_bytes(), type=Case)
+        read = msgspec.toml.decode(path.read_bytes(), type=CaseFile)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path} is not a case ({error})", "see docs/writing-cases.md") from None
     except OSError as error:
         raise ReproError(f"can't read {path} ({error.strerror})") from None
+    case = Case(folder=path.parent, **msgspec.structs.asdict(read))
     for name in (case.id, *case.variants):
         if not NAME.fullmatch(name):
             raise UsageError(f"{path}: '{name}' is no name", f"names match {NAME.pattern}")
@@ -172,14 +181,108 @@ def resolve(case: Case, variant: str | None) -> Experiment:
             raise unknown(f"variant of {case.id}", variant, [*case.variants, *case.sets])
         change = case.variants[variant]
     try:
-        model = msgspec.convert({**case.model, **change.model}, ModelSpec)
+        model: ModelSpec = msgspec.convert({**case.model, **change.model}, ModelSpec)
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
         _check_values(model, settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
-    onnx = {precision: models.build(model, precision) for precision in models.file_precisions(model)}
+    if isinstance(model, OnnxFile):
+        onnx: dict[str, bytes] = {model.precision: _own_model(case, model)}
+    elif case.share == "full":
+        onnx = {precision: models.build(model, precision) for precision in models.file_precisions(model)}
+    else:
+        raise UsageError(
+            f"case {case.id} has nothing private: the kit builds its model", 'say share = "full"'
+        )
     return Experiment(case, variant, model, settings, onnx)
+
+
+def _own_model(case: Case, spec: OnnxFile) -> bytes:
+    path = case.folder / spec.file
+    if case.share == "full":
+        raise UsageError(
+            f"case {case.id} has a model of its own, so share is 'none' or 'model'", "mend its case.toml"
+        )
+    try:
+        if path.parent != case.folder or path.is_symlink():
+            raise UsageError(f"case {case.id} names the model '{spec.file}', which is not beside it")
+        data = path.read_bytes()
+        adopt.check(data, spec, private=case.share == "none")
+    except OSError as error:
+        raise ReproError(f"can't read {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"case {case.id}: {error}", "make it anew by `repro case new`") from None
+    return data
+
+
+_NEW = """# Whatever is written here but the model is in every bundle of the case.
+id = "{id}"
+version = 1
+title = "A network of its owner's"
+question = "How fast is it here?"
+source = "its owner"
+share = "{share}"
+
+# Made by `repro case new`; to change it, make the case anew.
+[model]
+network = "onnx"
+file = "{spec.file}"
+precision = "{spec.precision}"
+input = {input}
+output = {output}
+layers = {spec.layers}
+
+[settings]
+precision = "{spec.precision}"
+typing = "weak"
+io_layout = "chw"
+sparsity = false
+cuda_graph = false
+spin_wait = false
+transfers = true
+l2 = "warm"
+warm_up_ms = 200
+duration_s = 3.0
+percentiles = [90, 95, 99]
+
+# As in the kit's own cases: a few units of rounding a layer, growing as independent errors do.
+[tolerance]
+fp32 = {{ error = 1e-5, grows = "sqrt_layers" }}
+fp16 = {{ error = 2e-3, grows = "sqrt_layers" }}
+tf32 = {{ error = 2e-3, grows = "sqrt_layers" }}
+
+[variants.hwc8]
+question = "What does the layout of input and output cost?"
+settings = {{ io_layout = "hwc8" }}
+
+[variants.graph]
+question = "Does launching the kernels one by one cost anything?"
+settings = {{ cuda_graph = true }}
+"""
+
+
+def new(case_id: str, made: adopt.Adopted, share: str, parent: Path) -> Path:
+    """Write the folder of a new case of somebody's own network; return it."""
+    if not NAME.fullmatch(case_id):
+        raise UsageError(f"'{case_id}' is no name", f"names match {NAME.pattern}")
+    folder = parent / case_id
+    if folder.exists() or case_id in available():
+        raise UsageError(f"there is a case {case_id} already", "choose another id")
+    text = _NEW.format(
+        id=case_id, share=share, spec=made.spec, input=list(made.spec.input), output=list(made.spec.output)
+    )
+    part = parent / f".{case_id}.part"
+    try:
+        part.mkdir(parents=True)
+        (part / made.spec.file).write_bytes(made.model)
+        (part / "case.toml").write_text(text, encoding="utf-8")
+        part.rename(folder)
+    except OSError as error:
+        raise ReproError(f"can't write {folder} ({error.strerror})", "name another --cases") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
 
 
 def lock(case: Case, path: Path) -> tuple[str, ...]:
@@ -226,6 +329,8 @@ def module(ref: CaseRef) -> Path:
 def _check_values(model: ModelSpec, settings: Settings) -> None:
     """Raise `ValueError` for a value of the right type that describes nothing."""
     for name, value in msgspec.structs.asdict(model).items():
+        if name in ("input", "output") and min(value, default=0) < 1:
+            raise ValueError(f"`{name}` must be a shape, of numbers that are at least 1")
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ValueError(f"`{name}` must be at least 1")
     if isinstance(model, ConvStack):

@@ -77,18 +77,20 @@ def output(
     `library` evaluates the whole model without optimisation; it is called only where an operator has
     no rule. The error is ‖y − r‖₂ / ‖r‖₂ over the sampled outputs.
     """
-    where = positions(seed, spec.shape)
+    # What is not [n, c, h, w] is looked at as one long row.
+    planes = spec.shape if len(spec.shape) == 4 else (1, 1, 1, math.prod(spec.shape))
+    where = positions(seed, planes)
     method: Literal["fp64_at_sampled_positions", "same_library"]
     try:
         reference = _Graph(model, source).at(where)
         method, described = "fp64_at_sampled_positions", "numpy float64 through the graph's operators"
     except _NoRule as operator:
-        reference = _sample(library(model, source), where)
+        reference = _sample(library(model, source).reshape(planes), where)
         method, described = "same_library", f"ONNX Runtime without optimisation ({operator})"
     problems = _problems(result, spec)
     error: float | None = None
     if result.shape == spec.shape:
-        sampled = _sample(result, where)
+        sampled = _sample(result.reshape(planes), where)
         if np.isfinite(sampled).all():
             norm = float(np.linalg.norm(reference))
             error = float(np.linalg.norm(sampled - reference)) / norm if norm else math.inf

@@ -390,6 +390,50 @@ def case() -> None:
     """Make, check and publish cases."""
 
 
+@case.command("new")
+@click.argument("case_id", metavar="ID")
+@click.option(
+    "--onnx", "path", type=click.Path(path_type=Path), required=True, help="The network; FP32 or FP16."
+)
+@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x…", help="Binds the input's open shape.")
+@click.option(
+    "--share",
+    type=click.Choice(["none", "model"]),
+    default="none",
+    show_default=True,
+    help="none: the model never leaves this machine; model: it is in every bundle.",
+)
+@click.option(
+    "--cases",
+    "cases_folder",
+    type=click.Path(path_type=Path),
+    default=Path("cases"),
+    show_default=True,
+    help="Folder of the new case's folder.",
+)
+def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, cases_folder: Path) -> None:
+    """Make a case of an ONNX file of your own; it is private unless you say otherwise.
+
+    The id, and what you write into the case's title and question, are in every bundle.
+    """
+    from repro import adopt
+    from repro import cases as table
+    from repro.report.text import quantity
+
+    made = adopt.adopt(path, dict(map(adopt.shape, shapes)), private=share == "none")
+    folder = table.new(case_id, made, share, cases_folder)
+    size = quantity(len(made.model), "bytes")
+    if share == "model":
+        _say(
+            f"share = model: {_shown(folder / made.spec.file)}, {size}, will be in every bundle of {case_id}"
+        )
+    else:
+        _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
+    click.echo(_shown(folder))
+    more = f" --cases {_shown(cases_folder)}"
+    click.echo(f"next: repro case check {case_id}{more}\n      repro run {case_id}{more}")
+
+
 @case.command("check")
 @click.argument("case_id", metavar="CASE[:VARIANT]")
 @click.option("--torch", "with_torch", is_flag=True, help="Prove the torch module equal to the ONNX, too.")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from repro import cases, models
 from repro.cases import Experiment
 from repro.errors import ReproError, Unavailable
-from repro.schema import ConvStack, ModelSpec
+from repro.schema import ConvStack, ModelSpec, OnnxFile
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +66,9 @@ def check(experiment: Experiment) -> float:
 
 
 def has_module(experiment: Experiment) -> bool:
-    """Tell whether a torch module stands for this network; none of them is quantised."""
+    """Tell whether a torch module stands for this network; none is quantised, none a user's own."""
+    if isinstance(experiment.model, OnnxFile):
+        return False
     return not (isinstance(experiment.model, ConvStack) and experiment.model.quantised)
 
 

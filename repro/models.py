@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from repro.schema import ConvStack, ModelSpec, Negate, Square, TensorSpec
+from repro.schema import ConvStack, ModelSpec, Negate, OnnxFile, Square, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +25,8 @@ IR_VERSION = 8
 PRODUCER = ("trt-repro", "1")
 """Version 1 of this generator: a change of its bytes is a new version and a new case version."""
 PRECISIONS = ("fp32", "fp16")
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators that multiply."""
 DTYPES = {"fp32": np.float32, "fp16": np.float16}
 ACTIVATION_EXPONENT = -5
 """INT8 activations are multiples of 2^-5, up to ±4: more than three standard deviations."""
@@ -78,7 +80,9 @@ def weight_exponent(fan_in: int) -> int:
 
 
 def shapes(spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the network's input and output, [n, c, h, w]."""
+    """Return the shapes of the network's input and output; those of our own are [n, c, h, w]."""
+    if isinstance(spec, OnnxFile):
+        return spec.input, spec.output
     if isinstance(spec, ConvStack):
         place = (spec.height, spec.width)
         return (spec.batch, spec.channels[0], *place), (spec.batch, spec.channels[-1], *place)
@@ -106,18 +110,28 @@ def file_precision(precision: str) -> str:
 
 def file_precisions(spec: ModelSpec) -> tuple[str, ...]:
     """Return the precisions that a network has files in; opset 13 quantises from FP32 only."""
+    if isinstance(spec, OnnxFile):
+        return (spec.precision,)
     return ("fp32",) if isinstance(spec, ConvStack) and spec.quantised else PRECISIONS
 
 
 def weighted_layers(spec: ModelSpec) -> int:
     """Return how many layers multiply, one after another."""
+    if isinstance(spec, OnnxFile):
+        return spec.layers
     return len(spec.channels) - 1 if isinstance(spec, ConvStack) else 1
 
 
 def build(spec: ModelSpec, precision: str) -> bytes:
-    """Return the serialized ONNX model of `spec`; `precision` is one of `PRECISIONS`."""
+    """Return the serialized ONNX model of `spec`; `precision` is one of `PRECISIONS`.
+
+    A user's own network is a file, and isn't built here.
+    """
     import onnx
     from onnx import helper
+
+    if isinstance(spec, OnnxFile):
+        raise TypeError(spec)
 
     dtype = onnx.TensorProto.FLOAT if precision == "fp32" else onnx.TensorProto.FLOAT16
     if isinstance(spec, ConvStack):

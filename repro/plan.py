@@ -18,7 +18,7 @@ import msgspec
 from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases, work
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
+from repro.schema import AnyClaim, Job, Kit, OnnxFile, Place, Protocol, Reference, ResolvedCase, Subject
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 TURN_OVERHEAD_S = 3.0
@@ -109,11 +109,6 @@ def _protocol(request: Request, device: devices.Device, backend: ModuleType) -> 
 def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
     """Decide everything that can be decided before measuring; return the job and its experiments."""
     case, variants = chosen(request)
-    if case.share == "none":
-        raise Unavailable(
-            f"case {case.id} is private, and this version can't keep its model out of the bundle",
-            'share = "full" in its case.toml publishes it',
-        )
     device = devices.choose(request.device)
     backend_name = devices.backend(device, request.backend)
     backend = backends.load(backend_name)
@@ -171,6 +166,11 @@ def _subject(
     file_precision = models.file_precision(precision)
     data = experiment.onnx.get(file_precision)
     refused = _without_point(experiment, planned) or backend.refuse(planned.planned, gpu=device.gpu)
+    if refused is None and isinstance(experiment.model, OnnxFile):
+        if getattr(backend, "NEEDS_MODULE", False):
+            refused = "it runs the modules of the kit's own cases only"
+        elif planned.planned.get("io_layout", "chw") != "chw" and len(experiment.model.input) != 4:
+            refused = "only tensors [n, c, h, w] have layouts"
     if refused is None and data is None:
         refused = f"the case has no model in {file_precision}"
     return Subject(

@@ -35,6 +35,8 @@ NOTE_MAX_CHARACTERS = 500
 Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
 StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
+Share: TypeAlias = Literal["full", "model", "none"]
+"""`full`: the kit builds the model; `model`: a user's own, in the bundle on their word; `none`: private."""
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
 
 
@@ -87,7 +89,18 @@ class Negate(Carried, frozen=True, forbid_unknown_fields=True, tag_field="networ
     width: int
 
 
-ModelSpec: TypeAlias = ConvStack | Square | Negate
+class OnnxFile(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="onnx"):
+    """A user's own network: the ONNX `file` beside the case, with one input and one output of one type."""
+
+    file: str
+    precision: Literal["fp32", "fp16"]
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    layers: int
+    """Operators with weights, with which the allowed error may grow."""
+
+
+ModelSpec: TypeAlias = ConvStack | Square | Negate | OnnxFile
 """A network by description."""
 
 
@@ -164,7 +177,8 @@ class CaseRef(Carried, frozen=True):
     version: int
     variant: str | None
     digest: str
-    share: Literal["full", "none"]
+    """sha256; of a private case a pseudonym, by which nobody can try whether they have the same model."""
+    share: Share
 
 
 # --- claims -------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NAME = "torch"
 PRODUCT = "PyTorch"
 BUILD_OUTLIVES_PROCESS = False
+NEEDS_MODULE = True
+"""What it executes is a case's `model.py`, not its ONNX."""
 
 LOG_LINES = (
     re.compile(r"Traceback \(most recent call last\):"),

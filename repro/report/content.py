@@ -300,10 +300,12 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share != "full":
+    if record.case.share == "none":
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
+    if record.case.share == "model":
+        return "yes: the user's own model is in the bundle, on the user's word"
     return "yes: model, settings and protocol are in the bundle"
 
 

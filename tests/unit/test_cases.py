@@ -372,7 +372,6 @@ def digest(case: Case, variant: str | None = None) -> str:
         ('title = "A made-up case"', 'title = "Another title"'),
         ('question = "Is it?"', 'question = "Is it not?"'),
         ('source = "nowhere"', 'source = "elsewhere"'),
-        ('share = "full"', 'share = "none"'),
         ("[variants.wide]", "[variants.broad]"),
         ('question = "And when it is wider?"', 'question = "?"'),
         ("error = 1e-5", "error = 1e-4"),

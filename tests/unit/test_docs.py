@@ -149,7 +149,9 @@ def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [cases.Case, *typing.get_args(schema.ModelSpec), schema.Settings], ids=lambda kind: kind.__name__
+    "kind",
+    [cases.CaseFile, *typing.get_args(schema.ModelSpec), schema.Settings],
+    ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_a_case_is_explained(kind: type[msgspec.Struct]) -> None:
     for field in msgspec.structs.fields(kind):

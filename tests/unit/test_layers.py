@@ -22,7 +22,7 @@ telemetry probes.nvml probes.host probes
 devices releases backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
-attained thread claims cases lowering check models work roofline boards measure stats proc
+attained thread claims cases lowering adopt check models work roofline boards measure stats proc
 schemas.__main__ schemas schema errors __init__
 """.split()
 
