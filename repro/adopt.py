@@ -53,13 +53,16 @@ def adopt(path: Path, shapes: Mapping[str, tuple[int, ...]], *, private: bool) -
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model.graph)
+    source, result = _ends(model.graph)
+    # An output without a shape is common, and will get one below.
+    result.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise UsageError(f"{path.name} is no valid ONNX model ({_line(error)})", "export it anew") from None
-    source, result = _ends(model.graph)
     _bind(source, shapes)
     model = _inferred(model)
+    _check_channels(model.graph)
     source, result = _ends(model.graph)
     precision = _precision(source, "input")
     if _precision(result, "output") != precision:
@@ -172,6 +175,25 @@ def _check_operators(graph: onnx.GraphProto) -> None:
             raise UsageError(
                 f"node '{node.name or node.output[0]}' is {node.domain}.{node.op_type}, a custom operator",
                 "export the network with ONNX's own operators only",
+            )
+
+
+def _check_channels(graph: onnx.GraphProto) -> None:
+    """Check what shape inference passes over: that convolutions have weights for the channels they get."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info)
+    }
+    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Conv" or node.input[1] not in weights or len(shapes.get(node.input[0], ())) < 2:
+            continue
+        group = next((item.i for item in node.attribute if item.name == "group"), 1)
+        channels, wanted = shapes[node.input[0]][1], weights[node.input[1]][1] * group
+        if channels != wanted:
+            raise UsageError(
+                f"node '{node.name or node.output[0]}' has weights for {wanted} channels and gets {channels}",
+                "name another --shape",
             )
 
 

@@ -180,13 +180,20 @@ def resolve(case: Case, variant: str | None) -> Experiment:
         if variant not in case.variants:
             raise unknown(f"variant of {case.id}", variant, [*case.variants, *case.sets])
         change = case.variants[variant]
+    part = "model"
     try:
         model: ModelSpec = msgspec.convert({**case.model, **change.model}, ModelSpec)
+        part = "settings"
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
+        part = "values"
         _check_values(model, settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
-        raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
+        # The error's path begins at `$`, which is a part of the file.
+        why = str(error) if part == "values" else _placed(str(error), part)
+        raise UsageError(
+            f"case {label} is not complete ({why})", f"mend {case.folder / 'case.toml'}"
+        ) from None
     if isinstance(model, OnnxFile):
         onnx: dict[str, bytes] = {model.precision: _own_model(case, model)}
     elif case.share == "full":
@@ -214,6 +221,12 @@ def _own_model(case: Case, spec: OnnxFile) -> bytes:
     except ValueError as error:
         raise UsageError(f"case {case.id}: {error}", "make it anew by `repro case new`") from None
     return data
+
+
+def _placed(message: str, part: str) -> str:
+    """Name the key path of a message as it stands in the file."""
+    what, _, place = message.partition(" - at `$")
+    return f"{what} - at `{part}{place.rstrip('`')}`"
 
 
 _NEW = """# Whatever is written here but the model is in every bundle of the case.

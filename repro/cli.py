@@ -424,9 +424,8 @@ def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, case
     folder = table.new(case_id, made, share, cases_folder)
     size = quantity(len(made.model), "bytes")
     if share == "model":
-        _say(
-            f"share = model: {_shown(folder / made.spec.file)}, {size}, will be in every bundle of {case_id}"
-        )
+        place = _shown(folder / made.spec.file)
+        _say(f"share = model: {place}, {size}, will be in every bundle of {case_id}")
     else:
         _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
     click.echo(_shown(folder))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from repro import plan
+from repro import adopt, cases, plan
 from repro.errors import Unavailable, UsageError
 from repro.plan import Request
+from tests import nets
 
 CASES = Path(__file__).parents[1] / "e2e" / "cases"
 
@@ -97,12 +98,33 @@ def test_the_time_is_estimated_by_the_protocol() -> None:
     assert twice < one
 
 
-def test_a_private_case_is_not_run_while_its_model_could_not_stay_private(tmp_path: Path) -> None:
-    text = (CASES / "tiny" / "case.toml").read_text().replace('share = "full"', 'share = "none"')
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "case.toml").write_text(text)
-    with pytest.raises(Unavailable, match="tiny is private"):
-        plan.make(Request(case="tiny", cases_folder=tmp_path))
+def own(tmp_path: Path, share: str = "none") -> Request:
+    """Return a request to run a user's own network."""
+    shape = {"secret_image": (1, 3, 16, 12)}
+    path = nets.saved(nets.classifier(), tmp_path)
+    made = adopt.adopt(path, shape, private=share == "none")
+    cases.new("my-net", made, share, tmp_path / "cases")
+    return Request(case="my-net", cases_folder=tmp_path / "cases", device="cpu")
+
+
+@pytest.mark.parametrize("share", ["none", "model"])
+def test_a_network_of_ones_own_is_planned_as_any(tmp_path: Path, share: str) -> None:
+    job, experiments = plan.make(own(tmp_path, share))
+    (subject,) = job.subjects
+    assert (subject.refused, subject.planned["precision"]) == (None, "fp32")
+    assert subject.work is not None
+    assert subject.work.flop == 2 * (8 * 16 * 12 * 27 + 10 * 8)
+    plan.write_job(job, experiments, (), tmp_path / "job")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "job").rglob("*") if path.is_file())
+    assert any(secret.encode() in written for secret in nets.SECRETS) == (share == "model")
+
+
+def test_a_backend_that_runs_modules_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.backends import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "NEEDS_MODULE", True, raising=False)
+    with pytest.raises(Unavailable, match="runs the modules of the kit's own cases only"):
+        plan.make(own(tmp_path))
 
 
 def test_a_variant_named_twice_is_refused() -> None:
