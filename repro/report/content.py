@@ -300,7 +300,7 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share == "none":
+    if record.case.share not in ("full", "model"):
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
