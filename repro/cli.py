@@ -328,7 +328,8 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--json", "as_json", is_flag=True, help="Statement and records as JSON.")
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with findings and figures there.")
+def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, html: Path | None) -> None:
     """Show what a bundle says: a card, then the details.
 
     Default: the newest in bundles/.
@@ -342,6 +343,14 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
 
         value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    elif html is not None:
+        from repro.report.page import render
+
+        try:
+            html.write_text(render(opened), encoding="utf-8")
+        except OSError as error:
+            raise ReproError(f"can't write {html} ({error.strerror})", "name another file") from None
+        _say(f"written to {_shown(html)}")
     elif markdown:
         from repro.report import markdown as page
 

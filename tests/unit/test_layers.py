@@ -15,7 +15,8 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.preview diagnose facts report.markdown report.content report.plot report.html
+report.terminal report.page report.figures report.preview diagnose facts report.markdown report.content
+report.plot report.html
 report.roofs report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
