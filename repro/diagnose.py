@@ -165,7 +165,7 @@ def different_releases(facts: Facts) -> Iterator[Finding]:
             "proven",
             "the figures are from different releases, which choose from different kernels",
             tuple(Evidence("release", release, name) for release, name in sorted(seen.items())),
-            f"repro run {facts.case} --release RELEASE, with the same release on both devices",
+            f"repro run {facts.case} --release RELEASE (the same release on both devices)",
         )
 
 
@@ -183,7 +183,7 @@ def emulated_module(facts: Facts) -> Iterator[Finding]:
             f"the board of {name} emulates another module: SMs and clocks are that one's, its memory need "
             "not be",
             (Evidence("board", board, name),),
-            f"repro run {facts.case} on the module itself, or without emulation",
+            f"repro run {facts.case} (on the module itself, or without emulation)",
         )
 
 
@@ -486,7 +486,7 @@ def modes(facts: Facts) -> Iterator[Finding]:
     for record in facts.records:
         name = record.record_name
         structures = {build.structure_hash for build in record.builds if build.structure_hash}
-        more = _again(facts, record, "with --builds 10")
+        more = _again(facts, record, "--builds 10")
         if len(structures) > 1:
             yield Finding(
                 "modes",
@@ -600,8 +600,10 @@ def _names(layer: Layer) -> str:
 
 
 def _again(facts: Facts, record: Record, how: str) -> str:
+    """Return how to run a record's variant again: `how` is an option, or words."""
     variant = f":{record.case.variant}" if record.case.variant else ""
-    return f"repro run {facts.case}{variant} --device {record.runtime.device} {how}"
+    said = how if how.startswith("--") else f"({how})"
+    return f"repro run {facts.case}{variant} --device {record.runtime.device} {said}"
 
 
 def _flagged(facts: Facts, name: str, codes: tuple[str, ...], says: str, how: str) -> Iterator[Finding]:

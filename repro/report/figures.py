@@ -20,6 +20,7 @@ LABELLED = 16
 """Up to so many points of a roofline carry their names."""
 SWEEP_POINTS = 3
 MAX_ROWS = 40
+TERA = 1e12
 
 
 class Drawn(NamedTuple):
@@ -48,13 +49,10 @@ def _bandwidths(machine: Machine) -> list[tuple[str, float]]:
 
 def roofline(found: Sequence[Attained]) -> Drawn:
     """Draw each record at its operations per byte (unfused) and the rate that it attained."""
-    points = [(each.flop_byte, each.work.flop / each.seconds) for each in found]
+    points = [(each.flop_byte, each.work.flop / each.seconds / TERA) for each in found]
     drawn = [(x, y, each) for (x, y), each in zip(points, found, strict=True) if x > 0 and y > 0]
     machine = next(each.machine for each in found if _bandwidths(each.machine))
     figure, axes = plot.blank(9, 4.6)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.grid(visible=True, axis="both")
     peak = machine.flop_s or machine.attainable_flop_s
     ends = [x for x, _, _ in drawn]
     if peak:
@@ -62,34 +60,40 @@ def roofline(found: Sequence[Attained]) -> Drawn:
     low, high = min(ends or [1.0]) / 2.5, max(ends or [1.0]) * 4
     for (name, rate), style in zip(_bandwidths(machine), ("-", "--"), strict=False):
         ridge = min(peak / rate, high) if peak else high
-        axes.plot([low, ridge], [low * rate, ridge * rate], style, color=plot.SOFT, linewidth=1.4)
-        axes.annotate(
-            f"{rate / 1e9:,.0f} GB/s {name}",
-            (low, low * rate),
-            xytext=(4, 5 if style == "-" else -13),
-            textcoords="offset points",
+        shown = f"{rate / 1e9:,.0f} GB/s {name}"
+        axes.plot(
+            [low, ridge],
+            [low * rate / TERA, ridge * rate / TERA],
+            style,
             color=plot.SOFT,
-            fontsize=9,
+            linewidth=1.4,
+            label=shown,
         )
     compute = ((machine.flop_s, "peak", "-"), (machine.attainable_flop_s, "measured by calib-gemm", "--"))
-    for rate_, name, style in compute:
-        if rate_:
-            axes.plot([low, high], [rate_, rate_], style, color=plot.SOFT, linewidth=1.4)
+    for flop_s, name, style in compute:
+        if flop_s:
+            axes.plot([low, high], [flop_s / TERA] * 2, style, color=plot.SOFT, linewidth=1.4)
             axes.annotate(
-                f"{rate_ / 1e12:.3g} TFLOPS, {name}",
-                (high, rate_),
-                xytext=(-2, 4 if style == "-" else -13),
+                f"{_round(flop_s / TERA)} TFLOP/s, {name}",
+                (low, flop_s / TERA),
+                xytext=(4, 5 if style == "-" else -13),
                 textcoords="offset points",
-                ha="right",
                 color=plot.SOFT,
                 fontsize=9,
             )
     axes.plot([x for x, _, _ in drawn], [y for _, y, _ in drawn], "o", color=plot.SERIES[0], markersize=7)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(lambda *_: "")
+    axes.grid(visible=True, axis="both")
+    axes.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=plot.INK)
     if len(drawn) <= LABELLED:
         _names(axes, drawn)
     axes.set_xlim(low, high)
     axes.set_xlabel("operations per byte, every layer on its own (FLOP/B)")
-    axes.set_ylabel("operations per second (FLOP/s)")
+    axes.set_ylabel("operations per second (TFLOP/s)")
     return Drawn(
         plot.svg(figure, "Roofline with the records as points"),
         "Roofline. A point below the sloping line is bound by something else than memory at that rate, one "
@@ -97,14 +101,24 @@ def roofline(found: Sequence[Attained]) -> Drawn:
     )
 
 
+def _round(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _names(axes: Axes, drawn: Sequence[tuple[float, float, Attained]]) -> None:
     """Name the points, those that lie close together one under the other."""
     placed: list[tuple[float, float]] = []
     for x, y, each in sorted(drawn, key=lambda point: (-point[1], point[0])):
-        near = sum(abs(math.log(x / a)) < 0.35 and abs(math.log(y / b)) < 0.18 for a, b in placed)
+        near = sum(abs(math.log(x / a)) < 0.15 and abs(math.log(y / b)) < 0.18 for a, b in placed)
         placed.append((x, y))
         axes.annotate(
-            _label(each.record), (x, y), xytext=(8, -3 - 11 * near), textcoords="offset points", fontsize=9
+            _label(each.record),
+            (x, y),
+            xytext=(0, -16 - 11 * near),
+            textcoords="offset points",
+            ha="center",
+            color=plot.INK,
+            fontsize=9,
         )
 
 
@@ -137,7 +151,6 @@ def channels(sweep: Sequence[tuple[int, Attained]]) -> Drawn:
         axes.minorticks_off()
         axes.grid(visible=True, axis="both")
         axes.set_xlabel("channels")
-        axes.set_ylim(bottom=0)
     left.plot(width, [each.seconds * 1e3 for _, each in sweep], "o-", color=plot.SERIES[0])
     left.set_ylim(bottom=0)
     left.set_title("time, ms", loc="left", fontsize=10.5)
@@ -153,7 +166,7 @@ def channels(sweep: Sequence[tuple[int, Attained]]) -> Drawn:
     right.set_ylim(bottom=0)
     right.set_title("attained, %", loc="left", fontsize=10.5)
     if right.lines:
-        right.legend(fontsize=9)
+        right.legend(fontsize=9, frameon=False, labelcolor=plot.INK)
     return Drawn(
         plot.svg(figure, "Time and attained fraction against channels"),
         "Sweep of channels. Time that stays flat between two widths is padding to a tile.",

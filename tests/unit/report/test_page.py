@@ -11,7 +11,7 @@ import pytest
 
 from repro import bundle
 from repro.report import figures, html, page
-from repro.schema import Board, CaseRef, ConvStack, Record, ResolvedCase, Work
+from repro.schema import Board, CaseRef, ConvStack, Effective, Record, ResolvedCase, Work
 from tests import chromium
 from tests.builders import SETTINGS, make_files, make_predicate, make_record, make_run
 
@@ -38,8 +38,13 @@ def on_board(name: str, width: int, times_ms: tuple[float, ...]) -> Record:
         runs=tuple(
             make_run(i, ms, sm_clock_mhz=1980.0, memory_clock_mhz=3201.0) for i, ms in enumerate(times_ms)
         ),
-        builds=tuple(replace(build, structure_hash=f"{i % 2}" * 64) for i, build in enumerate(record.builds)),
+        builds=tuple(
+            replace(build, structure_hash=f"{i % 2 if width == 16 else 0}" * 64)
+            for i, build in enumerate(record.builds)
+        ),
         work=work,
+        settings=replace(record.settings, effective={"precision": Effective("fp16", "graph")}),
+        runtime=replace(record.runtime, device="x86", provider="CUDA"),
     )
 
 
@@ -91,8 +96,16 @@ def test_a_sweep_gives_three_figures(opened: bundle.Bundle) -> None:
     ]
     for width in WIDTHS:
         assert f">c{width}<" in text
-    assert "4,797 GB/s at the pins" in text or "4,917 GB/s at the pins" in text
+    assert ">4,917 GB/s at the pins<" in text
+    assert ">3,800 GB/s attainable<" in text
+    assert ">1,071 TFLOP/s, peak<" in text
     assert len(text.encode()) < html.MAX_BYTES
+
+
+def test_every_word_of_a_figure_has_a_colour_of_the_page(opened: bundle.Bundle) -> None:
+    words = re.findall(r"<text\b[^>]*>", page.render(opened))
+    assert len(words) > 50
+    assert [each for each in words if "fill: var(--" not in each] == []
 
 
 def test_only_what_differs_in_channels_alone_is_a_sweep(opened: bundle.Bundle) -> None:
@@ -131,7 +144,7 @@ def test_what_a_bundle_says_is_escaped(tmp_path: Path) -> None:
 def test_the_findings_are_there_with_what_comes_next(opened: bundle.Bundle) -> None:
     text = page.render(opened)
     assert "the builds of c16-torch-2.11.0 are not all of one structure" in text
-    assert "Next: <code>repro run made-up:c16 --device cpu with --builds 10</code>" in text
+    assert "Next: <code>repro run made-up:c16 --device x86 --builds 10</code>" in text
 
 
 @pytest.mark.needs("chromium")
