@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
 from repro import backends
@@ -61,17 +59,25 @@ def backend(device: Device, name: str | None = None) -> str:
             f"this version of the kit can't measure on {device.name} yet",
             "DEVICE=cpu runs the same case here",
         )
-    if device.gpu:
-        cuda.look()
-    if name is not None:
-        return name
-    for each in device.backends:
-        with contextlib.suppress(Unavailable):
-            backends.load(each).release(gpu=device.gpu)
+    gpu = cuda.look() if device.gpu else None
+    lacking: list[Unavailable] = []
+    for each in device.backends if name is None else (name,):
+        why_not = _lacking(each, gpu)
+        if why_not is None:
             return each
-    # None is there; say how to get the best.
-    backends.load(device.backends[0]).release(gpu=device.gpu)
-    return device.backends[0]
+        lacking.append(why_not)
+    raise lacking[0]  # Say how to get the best.
+
+
+def _lacking(name: str, gpu: cuda.Gpu | None) -> Unavailable | None:
+    """Return what a backend lacks here, `None` where nothing."""
+    try:
+        release = backends.load(name).release(gpu=gpu is not None)
+        if gpu is not None:
+            cuda.check(gpu, release)
+    except Unavailable as error:
+        return error
+    return None
 
 
 def availability(device: Device) -> str | None:

@@ -177,9 +177,10 @@ def _record(
     stages = _stages(results)
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
-    reason = subject.refused or (
-        error.message if error else None if runs else "it ended before anything was measured"
-    )
+    reason = subject.refused or (None if runs else "it ended before anything was measured")
+    if error:
+        # Some libraries explain themselves over many lines; the stage's error keeps them all.
+        reason = error.message.strip().partition("\n")[0]
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
@@ -338,6 +339,9 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
+        others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
+        if others:
+            flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",

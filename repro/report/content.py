@@ -36,6 +36,7 @@ FLAG_RANKS = (
     "cut_short",
     "substitution",
     "slowed",
+    "gpu_shared",
     "clocks_disagree",
     "enqueue_bound",
     "foreign_load",
