@@ -8,6 +8,9 @@ DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
+A ?=
+B ?=
+# The bundles to compare; A alone where it is an alternating session.
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
 PART ?= 1/5
@@ -20,7 +23,7 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show doctor cases devices test lint format bench measure-gpu schema lock clean
+.PHONY: help repro verify show compare doctor cases devices test lint format bench bench-stats measure-gpu schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +36,9 @@ verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 
 show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
+	@$(REPRO) compare $(A) $(B) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)
@@ -57,6 +63,9 @@ measure-gpu: ## Measure PART (1/6 … 6/6) on a machine with an NVIDIA GPU; need
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, beside other tools' rules.
+	$(BIN)/python tests/bench_stats.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas

@@ -344,7 +344,7 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, html
         value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
     elif html is not None:
-        from repro.report.page import render
+        from repro.report.bundle_page import render
 
         try:
             html.write_text(render(opened), encoding="utf-8")
@@ -365,14 +365,125 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, html
             terminal.show_report(console, content.report(opened))
 
 
+class Share(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A share such as `3%`, `3 %` or `0.03`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share of 1."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value))
+        if not match:
+            self.fail(f"'{value}' is not a share such as 3% or 0.03", param, ctx)
+        share = float(match[1]) / (100 if match[2] else 1)
+        if not 0 < share < 1:
+            self.fail(f"'{value}' does not lie between 0 and 100 %", param, ctx)
+        return share
+
+
+@cli.command()
+@click.argument("paths", metavar="A [B …]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--across",
+    type=click.Choice(["release", "device", "setting"]),
+    help="What is meant to differ; default: the first of these that does.",
+)
+@click.option(
+    "--margin", type=Share(), default="3%", show_default=True, help="Differences that don't matter."
+)
+@click.option("--geomean", is_flag=True, help="Test the geometric mean of all variants too.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON (comparison.v1.json).")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with figures there, too.")
+@click.option("--fail-on", metavar="VERDICTS", help="Exit with 0 but for these: slower,inconclusive or none.")
+@click.option("--unverified", is_flag=True, help="Read bundles that are not intact; every output says so.")
+def compare(
+    paths: tuple[Path, ...],
+    margin: float,
+    geomean: bool,
+    as_json: bool,
+    markdown: bool,
+    html: Path | None,
+    fail_on: str | None,
+    unverified: bool,
+    **options: Any,
+) -> None:
+    """Compare bundles, or the arms of one: a verdict and its reason."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison as report
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other", "choose one; --html goes with either")
+    failing = None if fail_on is None else report.verdicts(fail_on)
+    sources = [observed.load(path, verified=not unverified) for path in paths]
+    found = judge(sources, margin=margin, declared_mean=geomean, **options)
+    account = report.account(found)
+    if html is not None:
+        from repro.report import page
+
+        page.write(html, account, found)
+        _say(f"written to {_shown(html)}")
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    elif markdown:
+        from repro.report import markdown as page_text
+
+        click.echo(page_text.comparison(account), nl=False)
+    else:
+        from repro.report import terminal
+
+        terminal.show_comparison(_console(), account)
+    raise SystemExit(report.exit_code(found, failing))
+
+
+@cli.command()
+@click.option("--margin", type=Share(), default="3%", show_default=True, help="Difference to be found.")
+@click.option(
+    "--from",
+    "path",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Bundle that shows the spread; default: the newest.",
+)
+@click.option("--power", type=Share(), default="90%", show_default=True, help="In which share of cases.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
+    """Tell how many builds, rounds or sessions finding a difference takes."""
+    from repro import observed
+    from repro.compare import plan as make
+    from repro.report import comparison as report
+
+    plans = make(observed.load(path or _newest()), margin, power)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(plans), indent=1))
+    else:
+        from repro.report import terminal
+
+        for what, found in plans.items():
+            if found is None:
+                click.echo(f"{what}: no spread was seen; measure at least 2 builds, better 5")
+            else:
+                terminal.show_table(_console(), report.plan_table(what, found))
+                for note in report.plan_notes(found):
+                    click.echo(f"note: {note}")
+    raise SystemExit(ExitCode.DONE if any(plans.values()) else ExitCode.UNDECIDED)
+
+
 @cli.command()
 @click.argument("subject", metavar="BUNDLE|CASE", required=False)
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 @click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
 def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
-    """Find what a bundle, or a case before any run, shows to be so or suggests.
+    """Find what a bundle or a case shows or suggests.
 
-    Each finding has its evidence, its strength (proven, supported, possible) and the next experiment.
+    A case needs no run for that. Each finding has its evidence, its strength (proven, supported, possible) and the next experiment.
     Default: the newest bundle in bundles/.
     """
     from repro import bundle, facts

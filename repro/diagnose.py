@@ -17,6 +17,7 @@ import msgspec
 
 from repro import attained, boards, cases
 from repro.facts import Facts, boards_of, channels_of, enqueue_share, gap_between, pass_bytes, time_share
+from repro.observed import build_values
 from repro.report import content
 from repro.report.text import milliseconds
 from repro.roofline import Traffic
@@ -498,7 +499,7 @@ def modes(facts: Facts) -> Iterator[Finding]:
                 ),
                 more,
             )
-        elif gap := gap_between(content.build_values(record)):
+        elif gap := gap_between(build_values(record)):
             yield Finding(
                 "modes",
                 "possible",

@@ -21,7 +21,7 @@ from repro.devices import DEVICES
 from repro.errors import ReproError, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import reasons
+from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
     Board,
     Clock,
@@ -50,9 +50,6 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
-)
 SM_CLOCKS = (("nvml", "sm_clock"),)
 MEMORY_CLOCKS = (("nvml", "memory_clock"),)
 """Where the clocks of a GPU are read, the best source first."""

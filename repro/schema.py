@@ -28,6 +28,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 RUN_PREDICATE = "urn:trt-repro:run:v1"
 REPLAY_PREDICATE = "urn:trt-repro:replay:v1"
 SCHEMA_VERSION = 1
+COMPARISON_VERSION = 1
 
 RECORD_NAME_PATTERN = r"[a-z0-9._+-]{1,64}"
 NOTE_MAX_CHARACTERS = 500
@@ -883,3 +884,171 @@ class Statement(Carried, frozen=True):
     subject: tuple[FileDigest, ...]
     predicate_type: str = msgspec.field(name="predicateType")
     predicate: Predicate
+
+
+# --- a comparison -------------------------------------------------------------------------------
+#
+# What `repro compare --json` prints. It travels by itself, not inside a bundle.
+
+Across: TypeAlias = Literal["release", "device", "setting"]
+"""What is meant to differ between two sides."""
+Weight: TypeAlias = Literal["intended", "harmless", "suspicious", "blocking"]
+VerdictName: TypeAlias = Literal[
+    "faster", "slower", "below_margin", "equivalent", "inconclusive", "not_comparable"
+]
+Estimand: TypeAlias = Literal["configuration", "engine", "same_structure"]
+"""`configuration`: a build of this; `engine`: these engines; `same_structure`: builds of equal structure."""
+
+
+class BundleSeen(Carried, frozen=True):
+    """A bundle that was compared."""
+
+    file: str
+    id: str
+    release: str
+    board: str | None
+    signer: str
+    unverified: str | None
+    """What is wrong with the file, where it was read all the same; `None`: it is intact."""
+
+
+class Noticed(Carried, frozen=True):
+    """A field that bears on whether two sides are comparable, with its values on both."""
+
+    field: str
+    a: str | None
+    b: str | None
+    weight: Weight
+    sentence: str
+    effect: float | None = None
+    """The ratio of times b / a that it could account for alone, where that is known."""
+
+
+class BuildValue(Carried, frozen=True):
+    """The time of one build, exp of the mean of its runs' log medians, and of each run."""
+
+    session: str
+    build: str
+    round: int | None
+    structure_hash: str | None
+    value_ns: float
+    runs_ns: tuple[float, ...]
+
+
+class Side(Carried, frozen=True):
+    """One side of a comparison."""
+
+    name: str
+    bundles: tuple[str, ...]
+    """Ids of the bundles."""
+    sessions: int
+    builds: tuple[BuildValue, ...]
+    value_ns: float | None
+    low_ns: float | None
+    high_ns: float | None
+    """95 % interval over the top level that was repeated; `None` where nothing was."""
+    p99_ns: float | None
+    """Median of the runs' 99th percentiles; printed with `iterations`, never judged."""
+    iterations: int
+
+
+class Estimate(Carried, frozen=True):
+    """The ratio of times b / a, and what is known of it."""
+
+    estimand: Estimand
+    unit: Literal["builds", "runs", "sessions", "rounds"]
+    """What was repeated and is counted in `n_a` and `n_b`; a round is a quad A B B A or B A A B."""
+    n_a: int
+    n_b: int
+    df: float
+    ratio: float
+    low: float
+    high: float
+    """95 % interval."""
+    low_90: float
+    high_90: float
+    """90 % interval: within the margin means equivalent."""
+    p: float
+    p_adjusted: float
+    """By Holm over all that is compared at once."""
+    p_equivalent: float
+    verdict: VerdictName
+
+
+class Verdict(Carried, frozen=True):
+    """What can be said, why in one word and in one sentence, and with which reservations."""
+
+    name: VerdictName
+    code: str
+    sentence: str
+    these_sessions: bool
+    """It holds for the sessions seen; other sessions may differ by themselves."""
+    unconfirmed: tuple[str, ...]
+    """Fields that leave a doubt."""
+
+
+class Mode(Carried, frozen=True):
+    """Builds of equal structure: how many on each side, and their time."""
+
+    structure_hash: str
+    a: int
+    b: int
+    a_ns: float | None
+    b_ns: float | None
+
+
+class LayerChange(Carried, frozen=True):
+    """Layers of two engines that do the same work."""
+
+    kind: Literal["same", "changed", "fused", "split", "regrouped", "gone", "come"]
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    type: str
+    is_reformat: bool
+    a_time_ns: int | None
+    b_time_ns: int | None
+    tactics: tuple[str | None, str | None]
+    formats: tuple[str | None, str | None]
+    """Formats and types of inputs and outputs, as text."""
+
+
+class Compared(Carried, frozen=True, kw_only=True):
+    """One variant of a case on two sides."""
+
+    case: str
+    variant: str | None
+    role: Literal["subject", "calibration"]
+    a: Side
+    b: Side
+    noticed: tuple[Noticed, ...]
+    """The weightiest first, and of equal weight what is likeliest to show in the times."""
+    estimates: tuple[Estimate, ...]
+    """The first one decides."""
+    hodges_lehmann: float | None
+    """Ratio by the median of all differences; a robust second opinion."""
+    cycles: Estimate | None
+    """The same in clock cycles, where clocks were read."""
+    rounds: tuple[float, ...]
+    """Ratio b / a of each round of an alternating session."""
+    modes: tuple[Mode, ...]
+    modes_p: float | None
+    """Fisher's exact p of both sides mixing the structures alike."""
+    layers: tuple[LayerChange, ...] | None
+    verdict: Verdict
+
+
+class Comparison(Carried, frozen=True, kw_only=True):
+    """What came of comparing bundles."""
+
+    schema_version: int = COMPARISON_VERSION
+    across: Across
+    across_given: bool
+    margin: float
+    """Ratios from 1 / (1 + margin) to 1 + margin count as equivalent."""
+    alternating: bool
+    bundles: tuple[BundleSeen, ...]
+    compared: tuple[Compared, ...]
+    calibration: tuple[Compared, ...]
+    """The negative control: cases that run along and should not change."""
+    geometric_mean: Estimate | None
+    notes: tuple[str, ...]

@@ -180,6 +180,16 @@ def stratified(
         return Difference(np.asarray(weighted / weight), np.asarray(np.sqrt(variance / weight)), df)
 
 
+def combined(parts: Sequence[Difference]) -> Difference:
+    """Return the mean of independent differences, its degrees of freedom after Welch and Satterthwaite."""
+    estimate = sum((part.estimate for part in parts), np.zeros(())) / len(parts)
+    total = sum((part.se**2 for part in parts), np.zeros(()))
+    weights = sum((part.se**4 / part.df for part in parts), np.zeros(()))
+    with np.errstate(invalid="ignore"):
+        df = np.where(weights > 0, total**2 / weights, min(float(part.df.min()) for part in parts))
+    return Difference(np.asarray(estimate), np.asarray(np.sqrt(total) / len(parts)), df)
+
+
 def hodges_lehmann(a: Values, b: Values) -> Array:
     """Return the median of all differences b − a (Hodges and Lehmann, Ann. Math. Stat. 34, 1963)."""
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

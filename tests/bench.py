@@ -25,7 +25,7 @@ from repro.backends import onnxruntime as backend  # noqa: E402
 from repro.bundle import archive  # noqa: E402
 from repro.schema import Record  # noqa: E402
 from repro.telemetry import Sampler  # noqa: E402
-from tests.builders import make_files, make_predicate, make_record, make_subject  # noqa: E402
+from tests.builders import make_files, make_predicate, make_record, make_session, make_subject  # noqa: E402
 from tests.e2e.conftest import CASES, command  # noqa: E402
 
 BIG_BYTES = 200 * 2**20
@@ -161,6 +161,32 @@ def bench_one_big_bundle(target: Path, kind: str, values: int, key: Path) -> Non
     line(f"  the same / sha256sum of the zip file ({size})", verified / of_zip, "x", "–")
 
 
+def bench_compare(folder: Path) -> None:
+    """Two signed bundles of five builds each, as a process of its own."""
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
+    paths = []
+    for number, release in enumerate(("1.0", "1.1")):
+        record = make_session((10.0, 10.02, 9.98, 10.01, 9.99), f"session-{number}", release)
+        files = make_files(record)
+        random = np.random.default_rng(number)
+        for run in record.runs:
+            # As many iterations as a record keeps, as hard to pack as real ones.
+            times = random.integers(9_000_000, 11_000_000, 2 * measure.KEPT_ROWS)
+            files[f"records/{record.record_name}/{run.samples.file}"] = times.tobytes()
+        target = folder / f"{release}.zip"
+        paths.append(bundle.seal(files, make_predicate(record), key=key, target=target, stem="x").path)
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+
+    def compare(*more: str) -> None:
+        argv = command("compare", *paths, "--fail-on", "none", *more)
+        subprocess.run(argv, check=True, capture_output=True, env=environment)
+
+    plain, page = interleaved([compare, lambda: compare("--html", str(folder / "page.html"))], 10)
+    line("repro compare of two bundles of five builds each", plain, "s", "1.0", 3.0)
+    line("  the same, with its page", page, "s", "–", 6.0)
+
+
 def bench_start(folder: Path) -> None:
     """How soon the command line answers."""
     script = Path(sys.executable).with_name("repro")
@@ -176,7 +202,7 @@ def bench_start(folder: Path) -> None:
 
 def main() -> None:
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; interleaved medians, in one run")
-    for part in (bench_start, bench_overhead, bench_sampler, bench_big_bundle):
+    for part in (bench_start, bench_compare, bench_overhead, bench_sampler, bench_big_bundle):
         with tempfile.TemporaryDirectory() as folder:
             part(Path(folder))
     if broken:

@@ -35,8 +35,8 @@ import numpy.typing as npt  # noqa: E402
 
 from repro import bundle, cases, check, devices, measure, models, telemetry, work  # noqa: E402
 from repro.backends import cuda  # noqa: E402
+from repro.observed import key_figure  # noqa: E402
 from repro.proc import Child  # noqa: E402
-from repro.report.content import key_figure  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
 
 BUILDS = 10

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import attained, stats
+from repro import attained
 from repro.bundle import Bundle
+from repro.observed import key_figure
 from repro.report import roofs
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
@@ -78,34 +78,6 @@ class Report(msgspec.Struct, frozen=True):
     details: tuple[Table, ...]
 
 
-class KeyFigure(msgspec.Struct, frozen=True):
-    """The time of one inference: exp of the mean of the builds' log medians."""
-
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-    """95 % interval over builds; `None` for a single build, which has none."""
-    builds: int
-
-
-def build_values(record: Record) -> list[float]:
-    """Return the value of each build that was measured."""
-    values: dict[str, list[float]] = {}
-    for run in record.runs:
-        values.setdefault(run.build, []).append(run.summary.log_median)
-    return [sum(runs) / len(runs) for runs in values.values()]
-
-
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
-    builds = build_values(record)
-    if not builds:
-        return None
-    interval = stats.mean_interval(builds)
-    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
-    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
-
-
 def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
     """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
     times = [
@@ -118,11 +90,6 @@ def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
         attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
     ]
     return tuple(each for each in found if each is not None)
-
-
-def _exp(value: float) -> float:
-    """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
 
 
 def report(bundle: Bundle) -> Report:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.attained import Attained
-from repro.report import content, plot
+from repro.observed import build_values
+from repro.report import plot
 from repro.report.text import cut, safe
 from repro.roofline import Machine
 from repro.schema import ConvStack, ModelSpec, Record
@@ -38,7 +39,7 @@ def figures(
         yield roofline(found)
     if len(sweep := swept(found, networks)) >= SWEEP_POINTS:
         yield channels(sweep)
-    if any(content.build_values(record) for record in records):
+    if any(build_values(record) for record in records):
         yield builds(records)
 
 
@@ -183,7 +184,7 @@ def _memory(each: Attained) -> float | None:
 
 def builds(records: Sequence[Record]) -> Drawn:
     """Draw each build's time as a dot, one row for each record, one colour for each structure."""
-    rows = [(record, values) for record in records if (values := content.build_values(record))][:MAX_ROWS]
+    rows = [(record, values) for record in records if (values := build_values(record))][:MAX_ROWS]
     figure, axes = plot.blank(9, 0.9 + 0.36 * len(rows))
     for row, (record, _) in enumerate(rows):
         centre = math.fsum(rows[row][1]) / len(rows[row][1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from repro.report.content import Report
+from repro.report.comparison import Account
+from repro.report.content import Report, Table
 
 # The dot after www alone makes a link on GitHub.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-]|(?<=www)\.)", re.IGNORECASE)
@@ -20,11 +21,36 @@ def render(report: Report) -> str:
     lines = ["|  |  |", "|---|---|"]
     lines += [f"| **{escape(row.label)}** | {escape(row.text)} |" for row in report.card]
     for part in report.details:
-        if not part.rows:
-            continue
-        lines += ["", f"### {escape(part.title)}", ""]
-        lines += [_row(part.columns), "|" + "---|" * len(part.columns), *map(_row, part.rows)]
+        lines += _table(part)
     return "\n".join(lines) + "\n"
+
+
+def comparison(account: Account) -> str:
+    """Return a comparison as Markdown: the verdicts, then what they rest on, folded away."""
+    lines = [f"### {escape(account.title)}", ""]
+    if account.stamp:
+        lines += [f"**{escape(account.stamp)}**", ""]
+    for told in account.told:
+        lines += [f"**{escape(told.what)}: {escape(told.verdict)}**  ", escape(told.sentence), ""]
+        lines += [*(f"- {escape(finding)}" for finding in told.findings), ""]
+        lines += ["|  |  |  |", "|---|---|---|"]
+        sides = zip("AB", told.times, strict=True)
+        lines += [_row((side, row.label, row.text)) for side, row in sides]
+        lines += ["", "<details><summary>What it rests on</summary>"]
+        for part in told.tables:
+            lines += _table(part)
+        lines += ["", "</details>", ""]
+    for part in account.tables:
+        lines += _table(part)
+    lines += ["", *(f"- {escape(note)}" for note in account.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(part: Table) -> list[str]:
+    if not part.rows:
+        return []
+    head = [_row(part.columns), "|" + "---|" * len(part.columns)]
+    return ["", f"### {escape(part.title)}", "", *head, *map(_row, part.rows)]
 
 
 def _row(cells: tuple[str, ...]) -> str:

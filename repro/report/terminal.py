@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -15,10 +16,12 @@ from rich.text import Text
 from repro.bundle import Inspection
 from repro.diagnose import Finding
 from repro.doctor import Line
-from repro.report.content import LABEL_COLUMNS, Report, Row
+from repro.report.comparison import Account
+from repro.report.content import LABEL_COLUMNS, Report, Row, Table
 from repro.report.text import safe, seconds
 from repro.worker import Progress
 
+MOODS = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow"}
 PHASES = {
     "prepare": "preparing inputs",
     "build": "building",
@@ -40,16 +43,42 @@ def show_report(console: Console, report: Report) -> None:
     """Print the card, then the details."""
     show_card(console, report.card)
     for part in report.details:
-        if not part.rows:
-            continue
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
-        for column in part.columns:
-            table.add_column(Text(column), overflow="fold")
-        for row in part.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print()
-        console.print(Text(part.title, style="bold"))
-        console.print(table)
+        if part.rows:
+            show_table(console, part)
+
+
+def show_table(console: Console, part: Table) -> None:
+    """Print a table with its title."""
+    table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
+    for column in part.columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in part.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print()
+    console.print(Text(part.title, style="bold"))
+    console.print(table)
+
+
+def show_comparison(console: Console, account: Account) -> None:
+    """Print the verdicts, then what they rest on."""
+    if account.stamp:
+        console.print(Text(account.stamp, style="bold red"), soft_wrap=True)
+    for told in account.told:
+        console.print(Text(told.what, style="bold"), Text(told.verdict.upper(), style=MOODS[told.mood]))
+        console.print(Text(f"  {told.sentence}"), soft_wrap=True)
+        for finding in told.findings:
+            console.print(Text(f"  {finding}"), soft_wrap=True)
+        width = max(len(row.label) for row in told.times)
+        for side, row in zip("AB", told.times, strict=True):
+            console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
+    for told in account.told:
+        for part in told.tables:
+            show_table(console, msgspec.structs.replace(part, title=f"{told.what} · {part.title}"))
+    for part in account.tables:
+        show_table(console, part)
+    console.print()
+    for note in account.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
 def show_inspection(console: Console, inspection: Inspection) -> None:

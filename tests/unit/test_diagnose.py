@@ -13,7 +13,7 @@ from repro import attained, cases, diagnose, facts
 from repro.attained import Calibration
 from repro.diagnose import RULES, Finding, Strength
 from repro.facts import Facts
-from repro.report import content
+from repro.observed import key_figure
 from repro.schema import (
     CaseRef,
     ConvStack,
@@ -81,7 +81,7 @@ NOTHING = Calibration()
 def of(*records: Record, calibrated: Calibration = NOTHING, **more: Any) -> Facts:
     bounded = {}
     for record in records:
-        figure = content.key_figure(record)
+        figure = key_figure(record)
         if figure and (found := attained.of(record, figure.value_ns / 1e9, calibrated)):
             bounded[record.record_name] = found
     start = Facts("made-up", False, (), (), records, bounded)

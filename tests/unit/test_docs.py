@@ -11,14 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from repro import cases, check, measure, records, schema, schemas
+from repro import cases, check, comparable, compare, measure, power, records, schema, schemas
 from repro.bundle import archive
 from repro.report import content
-from repro.schema import Carried, Record, ResolvedCase, Statement
+from repro.schema import Carried, Comparison, Record, ResolvedCase, Statement
 
 ROOT = Path(__file__).parents[2]
 FORMAT = (ROOT / "docs" / "bundle-format.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
+COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
 WRITING = (ROOT / "docs" / "writing-cases.md").read_text()
 
 
@@ -37,10 +38,10 @@ KINDS = sorted(
 )
 
 
-def documented() -> dict[str, list[str]]:
+def documented(text: str = FORMAT, mark: str = "\n### ") -> dict[str, list[str]]:
     """Return the keys of each struct's table."""
     found = {}
-    for section in FORMAT.split("\n### ")[1:]:
+    for section in text.split(mark)[1:]:
         name = section.split("\n", 1)[0]
         found[name] = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     return found
@@ -59,6 +60,23 @@ def claim_kinds() -> set[str]:
 
 def test_no_struct_is_documented_that_does_not_travel() -> None:
     assert set(documented()) - {"Claim"} == {kind.__name__ for kind in KINDS}
+
+
+def test_every_key_of_a_comparison_is_documented_and_no_other() -> None:
+    kinds = set(carried(Comparison))
+    expected = {
+        kind.__name__: [field.encode_name for field in msgspec.structs.fields(kind)] for kind in kinds
+    }
+    assert documented(COMPARISON, "\n## ") == expected
+
+
+def test_the_table_of_fields_is_that_of_the_code() -> None:
+    section = METHOD.split("### Comparability")[1].split("\n###")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|$", section, re.MULTILINE)
+    expected = [
+        (each.name, each.release, each.device, each.setting, each.unread) for each in comparable.FIELDS
+    ]
+    assert rows == expected
 
 
 def test_enumerated_values_are_named() -> None:
@@ -125,6 +143,12 @@ def test_the_commands_are_those_of_the_bundle_itself() -> None:
         f"{check.POSITIONS} positions",
         f"{records.FOREIGN_SHARE:.0%} of a core".replace("%", " %"),
         f"{measure.PROTOCOLS['brief'].budget_s:g} s",
+        f"{comparable.CLOCKS_APART:.0%} apart".replace("%", " %"),
+        f"more than {comparable.THROTTLED_MOST:.0%} of the readings".replace("%", " %"),
+        f"two one-sided tests at the margin ({compare.MARGIN:.0%}".replace("%", " %"),
+        f"≥ {power.SESSIONS} sessions a side",
+        f"otherwise {100 * power.SESSION_SD:g} % is assumed",
+        f"in {power.POWER:.0%} of cases".replace("%", " %"),
     ],
 )
 def test_the_method_names_the_numbers_of_the_code(words: str) -> None:

@@ -15,9 +15,9 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.page report.figures report.preview diagnose facts report.markdown report.content
-report.plot report.html
-report.roofs report.text report
+report.bundle_page report.figures report.page report.terminal diagnose facts report.markdown report.comparison
+report.content report.preview report.plot report.html report.roofs report.text report
+compare verdict estimate sides comparable power alignment observed
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices releases backends.torch export backends.onnxruntime backends.cuda backends

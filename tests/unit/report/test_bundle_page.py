@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from repro import bundle
-from repro.report import figures, html, page
+from repro.report import bundle_page, figures, html
 from repro.schema import Board, CaseRef, ConvStack, Effective, Record, ResolvedCase, Work
 from tests import chromium
 from tests.builders import SETTINGS, make_files, make_predicate, make_record, make_run
@@ -87,7 +87,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
 
 
 def test_a_sweep_gives_three_figures(opened: bundle.Bundle) -> None:
-    text = page.render(opened)
+    text = bundle_page.render(opened)
     labels = re.findall(r'<svg role="img" aria-label="([^"]*)"', text)
     assert labels == [
         "Roofline with the records as points",
@@ -103,7 +103,7 @@ def test_a_sweep_gives_three_figures(opened: bundle.Bundle) -> None:
 
 
 def test_every_word_of_a_figure_has_a_colour_of_the_page(opened: bundle.Bundle) -> None:
-    words = re.findall(r"<text\b[^>]*>", page.render(opened))
+    words = re.findall(r"<text\b[^>]*>", bundle_page.render(opened))
     assert len(words) > 50
     assert [each for each in words if "fill: var(--" not in each] == []
 
@@ -123,26 +123,28 @@ def test_only_what_differs_in_channels_alone_is_a_sweep(opened: bundle.Bundle) -
 
 def test_without_numbers_there_is_no_figure(tmp_path: Path) -> None:
     record = make_record((), status="failed", reason="broken")
-    text = page.render(sealed(tmp_path, {record.record_name: (record, spec(16))}))
+    text = bundle_page.render(sealed(tmp_path, {record.record_name: (record, spec(16))}))
     assert "<svg" not in text
     assert "Figures" not in text
 
 
 def test_times_alone_give_dots_alone(tmp_path: Path) -> None:
     record = make_record()
-    text = page.render(sealed(tmp_path, {record.record_name: (record, spec(16))}))
+    text = bundle_page.render(sealed(tmp_path, {record.record_name: (record, spec(16))}))
     assert re.findall(r'aria-label="([^"]*)">?', text.split("Figures</h2>")[1])[0] == "Builds as dots"
 
 
 def test_what_a_bundle_says_is_escaped(tmp_path: Path) -> None:
     record = make_record()
-    text = page.render(sealed(tmp_path, {record.record_name: (record, spec(16))}, title=EVIL, question=EVIL))
+    text = bundle_page.render(
+        sealed(tmp_path, {record.record_name: (record, spec(16))}, title=EVIL, question=EVIL)
+    )
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
 
 def test_the_findings_are_there_with_what_comes_next(opened: bundle.Bundle) -> None:
-    text = page.render(opened)
+    text = bundle_page.render(opened)
     assert "the builds of c16-torch-2.11.0 are not all of one structure" in text
     assert "Next: <code>repro run made-up:c16 --device x86 --builds 10</code>" in text
 
@@ -151,7 +153,7 @@ def test_the_findings_are_there_with_what_comes_next(opened: bundle.Bundle) -> N
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_and_asks_for_nothing(opened: bundle.Bundle, tmp_path: Path, scheme: Any) -> None:
     path = tmp_path / "page.html"
-    path.write_text(page.render(opened), encoding="utf-8")
+    path.write_text(bundle_page.render(opened), encoding="utf-8")
     seen = chromium.look(path, tmp_path, scheme, size=(1100, 3000))
     assert seen.console == []
     assert seen.requests == []
