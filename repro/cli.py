@@ -453,7 +453,7 @@ def compare(
 @click.option("--power", type=Share(), default="90%", show_default=True, help="In which share of cases.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
-    """Tell how many builds, rounds or sessions finding a difference takes."""
+    """Tell how many builds, rounds or sessions a difference takes."""
     from repro import observed
     from repro.compare import plan as make
     from repro.report import comparison as report
