@@ -18,12 +18,15 @@ from repro.schema import Layer, Record, Work
 COPY, GEMM = "calib-copy", "calib-gemm"
 """The calibration cases that say what bandwidth and what rate of multiplying is attainable."""
 
+MOST = 2**62
+"""Counts and rates above this are no measurement: whoever wrote the record made them up."""
+
 _SUMS = (
     # cuDNN and TensorRT name the types of inputs, output and sums; CUTLASS the instruction.
     (re.compile(r"f16f16_f16f16_f16|[_.]h\d{3,5}(?:gemm|fprop|_|$)"), "fp16"),
     (re.compile(r"f16f16_f16f32_f32|[_.]s\d{3,5}(?:gemm|fprop|_|$)"), "fp32"),
 )
-_TILE = re.compile(r"tilesize(\d+)x(\d+)x(\d+)|_(\d+)x(\d+)_(\d+)x\d+_")
+_TILE = re.compile(r"tilesize(\d{1,5})x(\d{1,5})x(\d{1,5})(?!\d)|_(\d{1,5})x(\d{1,5})_(\d{1,5})x\d+_")
 
 
 class Tile(NamedTuple):
@@ -82,7 +85,7 @@ def calibration(times: Iterable[tuple[Record, float]]) -> Calibration:
     """Return what the calibration records among `times` (record, seconds) reached."""
     found = Calibration()
     for record, seconds in times:
-        if record.role != "calibration" or record.work is None or seconds <= 0:
+        if record.role != "calibration" or record.work is None or not _sound(record.work, seconds):
             continue
         if record.case.id == COPY:
             found = found._replace(bytes_s=record.work.bytes_low / seconds)
@@ -94,7 +97,7 @@ def calibration(times: Iterable[tuple[Record, float]]) -> Calibration:
 def of(record: Record, seconds: float, calibrated: Calibration) -> Attained | None:
     """Return a record's time of `seconds` against its roofs; `None` where its work was not counted."""
     counted = record.work
-    if counted is None or seconds <= 0:
+    if counted is None or not _sound(counted, seconds):
         return None
     made, sparse = machine(record, calibrated)
     traffic: dict[roofline.Traffic, int] = {"fused": counted.bytes_low, "unfused": counted.bytes_high}
@@ -105,12 +108,22 @@ def of(record: Record, seconds: float, calibrated: Calibration) -> Attained | No
     return Attained(record, seconds, counted, made, roofline.roofs(counted.flop, traffic, made), sparse)
 
 
+def _sound(counted: Work, seconds: float) -> bool:
+    """Tell whether these can be calculated with, whoever wrote them."""
+    counts = (counted.flop, counted.bytes_low, counted.bytes_high, counted.bytes_l2, counted.bytes_reformats)
+    return 0 < seconds < MOST and all(0 <= count < MOST for count in counts if count is not None)
+
+
+def _readings(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and 0 < value < MOST]
+
+
 def machine(record: Record, calibrated: Calibration) -> tuple[Machine, float | None]:
     """Return the board's rates as it was run, and its peak for sparse weights."""
     assumed: list[str] = []
     row = boards.table().get(record.board.matched_id or "")
-    sm_count = record.board.sm_count
-    read = [run.sm_clock_mhz for run in record.runs if run.sm_clock_mhz]
+    sm_count = record.board.sm_count if 0 < (record.board.sm_count or 0) < MOST else None
+    read = _readings(run.sm_clock_mhz for run in record.runs)
     sm_hz = statistics.median(read) * 1e6 if read else None
     if sm_hz is None and row:
         sm_hz = row.reference_mhz * 1e6
@@ -126,7 +139,7 @@ def machine(record: Record, calibrated: Calibration) -> tuple[Machine, float | N
             sparse_flop_s = roofline.peak_flop_s(row, rate, sm_count=sm_count, sm_hz=sm_hz, sparse=True)
     pin = None
     if row:
-        clocks = [run.memory_clock_mhz for run in record.runs if run.memory_clock_mhz]
+        clocks = _readings(run.memory_clock_mhz for run in record.runs)
         pin = row.memory.bytes_s(statistics.median(clocks) if clocks else None)
         if not clocks:
             assumed.append(f"memory at its rated {row.memory.gb_s:g} GB/s: its clock was not read")
@@ -182,7 +195,8 @@ def sums(layers: Iterable[Layer] | None) -> Literal["fp16", "fp32"] | None:
 def tile(layer: Layer) -> Tile | None:
     """Return the tile that a kernel's name tells."""
     match = _TILE.search(layer.tactic or layer.name)
-    return Tile(*(int(each) for each in match.groups() if each is not None)) if match else None
+    sizes = [int(each) for each in match.groups() if each is not None] if match else [0]
+    return Tile(*sizes) if min(sizes) > 0 and max(sizes) < MOST else None
 
 
 def _sparse_kernel_ran(record: Record) -> bool:

@@ -483,8 +483,8 @@ def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
 def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
     """Find what a bundle or a case shows or suggests.
 
-    A case needs no run for that. Each finding has its evidence, its strength (proven, supported, possible) and the next experiment.
-    Default: the newest bundle in bundles/.
+    A case needs no run for that. Each finding has its evidence, its strength (proven, supported,
+    possible) and the next experiment. Default: the newest bundle in bundles/.
     """
     from repro import bundle, facts
     from repro import cases as table

@@ -108,7 +108,7 @@ def arithmetic(facts: Facts) -> Iterator[Finding]:
     """Find a stated percentage that does not follow from the figures beside it."""
     for claim in _stated(facts):
         own = content.efficiency(claim)
-        if own is None or abs(own / claim.percent - 1) <= ROUNDING:
+        if own is None or claim.percent <= 0 or abs(own / claim.percent - 1) <= ROUNDING:
             continue
         fits_ms = claim.flop / claim.peak_flops / claim.percent * 1e5
         yield Finding(
@@ -462,7 +462,7 @@ def unsteady(facts: Facts) -> Iterator[Finding]:
         "on a machine at rest, with a longer --duration",
     )
     for record in facts.records:
-        wide = [run for run in record.runs if run.summary.p90_ns > SPREAD * run.summary.median_ns]
+        wide = [run for run in record.runs if run.summary.p90_ns > SPREAD * run.summary.median_ns > 0]
         if wide:
             yield Finding(
                 "unsteady",

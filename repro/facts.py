@@ -100,7 +100,11 @@ def boards_of(facts: Facts) -> dict[str, boards.Row]:
 
 def enqueue_share(record: Record) -> float | None:
     """Return the host's time to enqueue an inference over the inference's own, of the worst run."""
-    shares = [run.enqueue_median_ns / run.summary.median_ns for run in record.runs if run.enqueue_median_ns]
+    shares = [
+        run.enqueue_median_ns / run.summary.median_ns
+        for run in record.runs
+        if run.enqueue_median_ns and run.summary.median_ns > 0
+    ]
     return max(shares) if shares else None
 
 
@@ -128,10 +132,10 @@ def pass_bytes(record: Record, passes: int) -> int | None:
 def channels_of(facts: Facts, record: Record, layer: Layer) -> int | None:
     """Return the output channels of a layer, by its tensor, else by a network that has but one number."""
     for tensor in layer.outputs:
-        if tensor.dims and len(tensor.dims) == 4:
+        if tensor.dims and len(tensor.dims) == 4 and 0 < tensor.dims[1] < attained.MOST:
             return tensor.dims[1]
     spec = facts.networks.get(record.record_name)
-    if isinstance(spec, ConvStack) and len(set(spec.channels[1:])) == 1:
+    if isinstance(spec, ConvStack) and len(set(spec.channels[1:])) == 1 and spec.channels[1] > 0:
         return spec.channels[1]
     return None
 
@@ -143,4 +147,8 @@ def gap_between(values: Sequence[float]) -> float | None:
         return None
     gap, at = max((b - a, i + 1) for i, (a, b) in enumerate(pairwise(ordered)))
     inside = max(ordered[at - 1] - ordered[0], ordered[-1] - ordered[at])
-    return math.expm1(gap) if gap > MODE_GAP and gap > 3 * inside and 1 < at < len(ordered) - 1 else None
+    return (
+        math.expm1(min(gap, 50.0))
+        if gap > MODE_GAP and gap > 3 * inside and 1 < at < len(ordered) - 1
+        else None
+    )

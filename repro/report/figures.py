@@ -51,7 +51,7 @@ def _bandwidths(machine: Machine) -> list[tuple[str, float]]:
 def roofline(found: Sequence[Attained]) -> Drawn:
     """Draw each record at its operations per byte (unfused) and the rate that it attained."""
     points = [(each.flop_byte, each.work.flop / each.seconds / TERA) for each in found]
-    drawn = [(x, y, each) for (x, y), each in zip(points, found, strict=True) if x > 0 and y > 0]
+    drawn = [(x, y, each) for (x, y), each in zip(points, found, strict=True) if 0 < y < math.inf]
     machine = next(each.machine for each in found if _bandwidths(each.machine))
     figure, axes = plot.blank(9, 4.6)
     peak = machine.flop_s or machine.attainable_flop_s

@@ -10,8 +10,20 @@ import msgspec
 import pytest
 
 from repro import bundle
+from repro.bundle import statement
 from repro.report import bundle_page, figures, html
-from repro.schema import Board, CaseRef, ConvStack, Effective, Record, ResolvedCase, Work
+from repro.schema import (
+    Board,
+    CaseRef,
+    ConvStack,
+    Effective,
+    Layer,
+    LayerTensor,
+    Record,
+    ResolvedCase,
+    StatedEfficiency,
+    Work,
+)
 from tests import chromium
 from tests.builders import SETTINGS, make_files, make_predicate, make_record, make_run
 
@@ -68,7 +80,12 @@ def sweep() -> dict[str, tuple[Record, ConvStack]]:
     return found
 
 
-def sealed(folder: Path, records: dict[str, tuple[Record, ConvStack]], **words: Any) -> bundle.Bundle:
+def sealed(
+    folder: Path,
+    records: dict[str, tuple[Record, ConvStack]],
+    claims: tuple[StatedEfficiency, ...] = (),
+    **words: Any,
+) -> bundle.Bundle:
     told = {"title": "Three convolutions", "question": "Do I need more channels?", **words}
     files = make_files(*(record for record, _ in records.values()))
     for name, (record, model) in records.items():
@@ -76,7 +93,7 @@ def sealed(folder: Path, records: dict[str, tuple[Record, ConvStack]], **words: 
             record.case, source="nowhere", model=model, settings=SETTINGS, tolerances={}, **told
         )
         files[f"records/{name}/case/case.json"] = msgspec.json.encode(resolved)
-    predicate = make_predicate(*(record for record, _ in records.values()))
+    predicate = make_predicate(*(record for record, _ in records.values()), claims=claims)
     path = bundle.seal(files, predicate, key=None, target=folder, stem="made-up").path
     return bundle.read(path)
 
@@ -147,6 +164,49 @@ def test_the_findings_are_there_with_what_comes_next(opened: bundle.Bundle) -> N
     text = bundle_page.render(opened)
     assert "the builds of c16-torch-2.11.0 are not all of one structure" in text
     assert "Next: <code>repro run made-up:c16 --device x86 --builds 10</code>" in text
+
+
+HUGE = int("9" * statement.MAX_INTEGER_DIGITS)
+"""Of longer numbers the reader refuses the whole bundle."""
+RUN = make_run(0, 1.0)
+CLAIM = StatedEfficiency(
+    record="c16", flop=1e9, peak_flops=1e12, peak_is_sparse=True, time_ms=1.0, percent=0.0
+)
+NO_CHANNELS = LayerTensor(None, None, (1, 0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"work": Work(HUGE, 1, 1, ())},
+        {"work": Work(1, HUGE, HUGE, ())},
+        {"work": Work(-1, -1, -1, ())},
+        {"work": Work(0, 0, 0, ())},
+        {"work": Work(2**61, 1, 1, ())},
+        {"runs": (replace(RUN, sm_clock_mhz=1e300, memory_clock_mhz=-5.0),)},
+        {"runs": (replace(RUN, enqueue_median_ns=1.0, summary=replace(RUN.summary, median_ns=0.0)),)},
+        {
+            "runs": tuple(
+                replace(make_run(i, 1.0), summary=replace(RUN.summary, log_median=value))
+                for i, value in enumerate((-650.0, -650.0, 650.0, 650.0))
+            )
+        },
+        {"runs": (replace(RUN, summary=replace(RUN.summary, log_median=1e308)),)},
+        {"runs": (replace(RUN, summary=replace(RUN.summary, log_median=-1e308)),)},
+        {"board": Board(matched_id="h200-sxm", compute_capability="9.0", sm_count=HUGE)},
+        {
+            "layers": (
+                Layer("k", "x", tactic="fprop_tilesize0x0x0"),
+                Layer("l", "x", tactic="tilesize" + "9" * 5000 + "x1x1"),
+            )
+        },
+        {"layers": (Layer("k", "x", tactic="tilesize1x1x1", outputs=(NO_CHANNELS,)),)},
+    ],
+)
+def test_numbers_of_a_hostile_bundle_do_no_harm(tmp_path: Path, changes: dict[str, Any]) -> None:
+    record = replace(on_board("c16", 16, (1.0, 1.1, 1.2, 1.3)), **changes)
+    opened = sealed(tmp_path, {record.record_name: (record, spec(16))}, claims=(CLAIM,))
+    assert bundle_page.render(opened).startswith("<!doctype html>")
 
 
 @pytest.mark.needs("chromium")
