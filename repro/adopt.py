@@ -32,6 +32,8 @@ class Adopted(NamedTuple):
 
     model: bytes
     spec: OnnxFile
+    quantised: bool = False
+    """It has QuantizeLinear nodes: what runs is INT8, whatever goes in and out."""
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -71,7 +73,8 @@ def adopt(path: Path, shapes: Mapping[str, tuple[int, ...]], *, private: bool) -
     _rename(model, everything=private)
     layers = sum(node.op_type in WEIGHTED for node in _nodes(model.graph))
     spec = OnnxFile(FILE, precision, *sizes, max(1, layers))
-    return Adopted(bytes(model.SerializeToString(deterministic=True)), spec)
+    quantised = any(node.op_type == "QuantizeLinear" for node in _nodes(model.graph))
+    return Adopted(bytes(model.SerializeToString(deterministic=True)), spec, quantised)
 
 
 def parse(data: bytes, name: str) -> onnx.ModelProto:

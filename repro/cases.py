@@ -247,7 +247,7 @@ output = {output}
 layers = {spec.layers}
 
 [settings]
-precision = "{spec.precision}"
+precision = "{precision}"
 typing = "weak"
 io_layout = "chw"
 sparsity = false
@@ -264,6 +264,7 @@ percentiles = [90, 95, 99]
 fp32 = {{ error = 1e-5, grows = "sqrt_layers" }}
 fp16 = {{ error = 2e-3, grows = "sqrt_layers" }}
 tf32 = {{ error = 2e-3, grows = "sqrt_layers" }}
+int8 = {{ error = 2e-3, grows = "sqrt_layers" }}
 
 [variants.hwc8]
 question = "What does the layout of input and output cost?"
@@ -283,7 +284,12 @@ def new(case_id: str, made: adopt.Adopted, share: str, parent: Path) -> Path:
     if folder.exists() or case_id in available():
         raise UsageError(f"there is a case {case_id} already", "choose another id")
     text = _NEW.format(
-        id=case_id, share=share, spec=made.spec, input=list(made.spec.input), output=list(made.spec.output)
+        id=case_id,
+        share=share,
+        spec=made.spec,
+        input=list(made.spec.input),
+        output=list(made.spec.output),
+        precision="int8" if made.quantised else made.spec.precision,
     )
     part = parent / f".{case_id}.part"
     try:

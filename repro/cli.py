@@ -538,6 +538,7 @@ def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, case
     """
     from repro import adopt
     from repro import cases as table
+    from repro.bundle import MAX_SIZE_BYTES
     from repro.report.text import quantity
 
     made = adopt.adopt(path, dict(map(adopt.shape, shapes)), private=share == "none")
@@ -546,6 +547,8 @@ def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, case
     if share == "model":
         place = _shown(folder / made.spec.file)
         _say(f"share = model: {place}, {size}, will be in every bundle of {case_id}")
+        if len(made.model) > MAX_SIZE_BYTES // 2:
+            _say(f"a bundle has at most {MAX_SIZE_BYTES >> 20} MiB unless `repro run --max-size` says more")
     else:
         _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
     click.echo(_shown(folder))

@@ -1,5 +1,6 @@
 """What a case or a bundle shows to be so, and what it only suggests: one rule after another.
 
+All rules stand here, so that they can be read and judged in one place; what they share stands in `facts`.
 A rule looks at the facts and gives findings. Each has a strength: `proven` (arithmetic, or read back from
 what ran), `supported` (measured, with the alternatives that were excluded named), `possible`. Only what is
 proven is said to be so. Each names its evidence, with where it stands, and the next experiment that would
@@ -17,6 +18,7 @@ import msgspec
 
 from repro import attained, boards, cases
 from repro.facts import Facts, boards_of, channels_of, enqueue_share, gap_between, pass_bytes, time_share
+from repro.measure import AHEAD
 from repro.observed import build_values
 from repro.report import content
 from repro.report.text import milliseconds
@@ -276,11 +278,15 @@ def launch_bound(facts: Facts) -> Iterator[Finding]:
         if (share is None or share < ENQUEUE_SHARE) and not graph:
             continue
         shown = "–" if share is None else f"{share:.0%}"
+        excluded = (
+            "other kernels, as the CUDA graph runs the same network"
+            if graph
+            else f"a full queue (at most {AHEAD} inferences wait)"
+        )
         yield Finding(
             "launch_bound",
             "supported",
-            f"launching kernels one by one may hold {record.record_name}; excluded: nothing else that the "
-            "host does, so look at its load too",
+            f"launching kernels one by one may hold {record.record_name}; excluded: {excluded}",
             (
                 Evidence("host time to enqueue, of an inference", shown, f"runs of {record.record_name}"),
                 *graph,

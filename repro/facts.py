@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
 from repro import attained, boards, cases
 from repro.attained import Attained
 from repro.bundle import Bundle
@@ -43,15 +45,32 @@ class Facts(NamedTuple):
         return f"repro run {self.case}:{variants}{more}"
 
     def variant(self, like: Record, name: str) -> Attained | None:
-        """Return what another variant of the same case gave beside this record."""
+        """Return what variant `name` gave beside this record, if they differ in what it is about alone."""
         found = (
             each
             for each in self.attained.values()
             if each.record.case.variant == name
             and each.record.case.id == like.case.id
             and each.record.runtime.release.name == like.runtime.release.name
+            and self._same_network(each.record, like)
+            and _differing(each.record, like) <= {_ABOUT.get(name, "")}
         )
         return next(found, None)
+
+    def _same_network(self, a: Record, b: Record) -> bool:
+        first, second = (self.networks.get(each.record_name) for each in (a, b))
+        if isinstance(first, ConvStack) and isinstance(second, ConvStack):
+            second = msgspec.structs.replace(second, bias=first.bias)
+        return first == second
+
+
+_ABOUT = {"hwc8": "io_layout", "graph": "cuda_graph"}
+"""The setting that a variant is about, where it is about one."""
+
+
+def _differing(a: Record, b: Record) -> set[str]:
+    first, second = a.settings.planned, b.settings.planned
+    return {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
 
 
 def of_case(case: cases.Case) -> Facts:

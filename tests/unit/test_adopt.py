@@ -313,6 +313,22 @@ def test_a_new_case_is_valid_and_can_be_counted(tmp_path: Path, share: str) -> N
     assert counted.unknown_ops == ()
 
 
+def test_a_quantised_network_is_int8(tmp_path: Path) -> None:
+    grid = [
+        numpy_helper.from_array(np.array(0.25, np.float32), "scale"),
+        numpy_helper.from_array(np.array(0, np.int8), "zero"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    made = nets.model(helper.make_graph(nodes, "g", [value("x", PLAIN)], [value("y", PLAIN)], grid))
+    cases.new("my-net", adopted(made, tmp_path), "none", tmp_path / "cases")
+    experiment = cases.resolve(cases.load("my-net", tmp_path / "cases"), None)
+    assert (experiment.settings.precision, [*experiment.onnx]) == ("int8", ["fp32"])
+    assert "int8" in experiment.case.tolerance
+
+
 def test_the_words_around_it_tell_nothing(tmp_path: Path) -> None:
     text = (new(tmp_path).folder / "case.toml").read_text()
     assert not [secret for secret in (*nets.SECRETS, "net.onnx") if secret in text]

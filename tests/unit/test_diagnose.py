@@ -277,6 +277,32 @@ def test_the_gain_of_a_variant_beside_it_is_evidence() -> None:
     assert "7.000 ms beside 10.00 ms" in [each.value for each in finding.evidence]
 
 
+@pytest.mark.parametrize(
+    ("planned", "channels", "beside"),
+    [
+        ({"io_layout": "hwc8"}, 16, True),
+        ({"io_layout": "hwc8", "precision": "int8"}, 16, False),
+        ({"io_layout": "hwc8"}, 64, False),
+    ],
+)
+def test_a_variant_is_evidence_only_where_nothing_else_differs(
+    planned: dict[str, str], channels: int, beside: bool
+) -> None:
+    slow = on_gpu(layers=(CONV, replace(CONV, is_reformat=True)))
+    fast = variant(on_gpu((7.0,)), "hwc8")
+    settings = replace(slow.settings, planned={"precision": "fp16", "io_layout": "chw"})
+    slow = replace(slow, settings=settings)
+    fast = replace(fast, settings=replace(settings, planned={**settings.planned, **planned}))
+    given = of(slow, fast)._replace(
+        networks={
+            slow.record_name: ConvStack("s", 1, 8, 8, (16, 16), 3, True),
+            fast.record_name: ConvStack("s", 1, 8, 8, (channels, channels), 3, True),
+        }
+    )
+    (finding,) = fired("reformats", given)
+    assert ("time of hwc8" in [each.what for each in finding.evidence]) == beside
+
+
 def test_the_bytes_of_a_pass_are_those_of_the_outputs_twice() -> None:
     conv = CONV.tactic or ""
     precision = {"precision": Effective("fp16", "graph")}
