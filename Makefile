@@ -13,7 +13,7 @@ B ?=
 # The bundles to compare; A alone where it is an alternating session.
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
-PART ?= 1/5
+PART ?= 1/6
 # Which part of the measurements on a GPU.
 PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
