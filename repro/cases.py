@@ -12,6 +12,7 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,8 @@ from repro.schema import (
     Tolerance,
 )
 
+NOT_TO_CHANGE = frozenset({"duration_s", "percentiles"})
+"""Settings that the protocol has the last word on, or that change no measurement."""
 BASE = "base"
 """What stands for the case itself where variants are named."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
@@ -173,8 +176,13 @@ def select(case: Case, text: str) -> tuple[str | None, ...]:
     return parse(f"{case.id}:{text}")[1]
 
 
-def resolve(case: Case, variant: str | None) -> Experiment:
-    """Apply `variant` (`None`: the case itself) and build the models."""
+def resolve(
+    case: Case, variant: str | None, changes: Mapping[str, str] | Settings | None = None
+) -> Experiment:
+    """Apply `variant` (`None`: the case itself) and build the models.
+
+    `changes` are settings on top, as words of a user, or all settings as a record has them.
+    """
     change = Variant(case.question)
     if variant is not None:
         if variant not in case.variants:
@@ -186,7 +194,8 @@ def resolve(case: Case, variant: str | None) -> Experiment:
         part = "settings"
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
         part = "values"
-        _check_values(model, settings)
+        _check_model(model)
+        _check_settings(settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         # The error's path begins at `$`, which is a part of the file.
@@ -194,6 +203,8 @@ def resolve(case: Case, variant: str | None) -> Experiment:
         raise UsageError(
             f"case {label} is not complete ({why})", f"mend {case.folder / 'case.toml'}"
         ) from None
+    if changes is not None:
+        settings = _changed(settings, changes)
     if isinstance(model, OnnxFile):
         onnx: dict[str, bytes] = {model.precision: _own_model(case, model)}
     elif case.share == "full":
@@ -331,21 +342,38 @@ def lock(case: Case, path: Path) -> tuple[str, ...]:
     return tuple(new)
 
 
-def module(ref: CaseRef) -> Path:
+def module(ref: CaseRef, settings: Settings) -> Path:
     """Return the torch module of a case that the kit ships; raise `UsageError` for any other.
 
-    It is about to be executed, so nothing but the shipped case with this very digest will do.
+    It is about to be executed, so nothing but the shipped case with this very digest will do, whatever
+    its `settings`: those are data.
     """
     known = available()
     path = known[ref.id].parent / "model.py" if ref.id in known else None
-    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant).ref != ref:
+    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant, settings).ref != ref:
         raise UsageError(
             f"case {ref.id} is not one that this kit ships with a torch module", "use --backend onnxruntime"
         )
     return path
 
 
-def _check_values(model: ModelSpec, settings: Settings) -> None:
+def _changed(settings: Settings, changes: Mapping[str, str] | Settings) -> Settings:
+    wanted = {} if isinstance(changes, Settings) else changes
+    known = {field.name for field in msgspec.structs.fields(Settings)} - NOT_TO_CHANGE
+    for name in wanted:
+        if name not in known:
+            raise unknown("setting", name, [*known, "threads"])
+    try:
+        # Not strict: words such as `true` and `4` become what the setting holds.
+        base = msgspec.to_builtins(changes if isinstance(changes, Settings) else settings)
+        changed = msgspec.convert({**base, **wanted}, Settings, strict=False)
+        _check_settings(changed)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"a setting can't have this value ({error})", "see docs/writing-cases.md") from None
+    return changed
+
+
+def _check_model(model: ModelSpec) -> None:
     """Raise `ValueError` for a value of the right type that describes nothing."""
     for name, value in msgspec.structs.asdict(model).items():
         if name in ("input", "output") and min(value, default=0) < 1:
@@ -361,6 +389,10 @@ def _check_values(model: ModelSpec, settings: Settings) -> None:
             raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
         if model.weights == "2:4" and any(count % 4 for count in model.channels[:-1]):
             raise ValueError("with `weights` of 2:4, all but the last of `channels` must be multiples of 4")
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raise `ValueError` for a setting of the right type that means nothing."""
     if settings.warm_up_ms < 0:
         raise ValueError("`warm_up_ms` must be at least 0")
     if not 0 < settings.duration_s < math.inf:

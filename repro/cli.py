@@ -18,6 +18,8 @@ from repro import __version__
 from repro.errors import ExitCode, ReproError, UsageError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from rich.console import Console
 
     from repro.bundle import Inspection
@@ -85,52 +87,139 @@ def cli() -> None:
     """Reproducible, signed evidence for TensorRT bug reports."""
 
 
+def _measuring_options(command: F) -> F:
+    """Add the options of every verb that measures."""
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--device", default="auto", show_default=True, help="What to measure on (`repro devices`)."
+            ),
+            click.option("--backend", help="What builds and executes; default: the device's own."),
+            click.option("--place", default="auto", show_default=True, help="Where the worker runs."),
+            click.option("--protocol", help="brief, standard or forum; default: the device's own."),
+            click.option("--duration", type=Duration(), help="Least measured time of a run."),
+            click.option("--iterations", type=int, help="Least number of iterations of a run."),
+            click.option(
+                "--threads", type=int, help="Threads on the CPU; default: one less than usable cores."
+            ),
+            click.option("--work", type=path, default=Path("work"), show_default=True, help="Work folder."),
+            click.option("--cases", "cases_folder", type=path, help="Folder with more cases."),
+            click.option(
+                "--claim",
+                "claims",
+                multiple=True,
+                help="What is wrong, as KIND field=value …; repeatable.",
+            ),
+            click.option(
+                "--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build."
+            ),
+            click.option(
+                "--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run."
+            ),
+            click.option(
+                "--rounds", type=int, help="Quads A B B A of an alternating comparison; default: 6."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.argument("case", metavar="CASE[:VARIANT]")
+@click.argument("case", metavar="CASE[:VARIANT]", required=False, default="")
 @click.option(
     "--variants",
     is_flag=False,
     flag_value="core",
     help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
 )
-@click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
-@click.option("--release", help="Runtime release; default: the device's own.")
-@click.option("--backend", help="What builds and executes; default: the device's own.")
-@click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
-@click.option("--protocol", help="brief, standard or forum; default: the device's own.")
+@click.option("--release", help="Runtime release; default: the one that is installed (`repro releases`).")
+@click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--builds", type=int, help="Number of builds.")
 @click.option("--runs", type=int, help="Runs of each build.")
-@click.option("--duration", type=Duration(), help="Least measured time of a run.")
-@click.option("--iterations", type=int, help="Least number of iterations of a run.")
-@click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,
     help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",
 )
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle exactly.",
 )
-@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
-@click.option("--claim", "claims", multiple=True, help="What is wrong, as KIND field=value …; repeatable.")
-@click.option("--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build.")
-@click.option("--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle as arm A, alternating with this one as arm B.",
+)
+@_measuring_options
 @_sealing_options
-def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: bool, **options: Any) -> None:
-    """Run a case and seal what came of it into a signed bundle."""
+def run(**options: Any) -> None:
+    """Run a case and seal what came of it into a signed bundle.
+
+    With --like or --against the experiment is that of a bundle. --against compares it with
+    CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], or with itself under what --release, --python or
+    --threads say.
+    """
     from repro import devices
+
+    repeated = options["like"] or options["against"]
+    if not options["case"] and not repeated:
+        raise click.UsageError("Missing argument 'CASE[:VARIANT]'.")
+    if options["variants"] and repeated:
+        raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
+    if options["device"] == "auto" and not repeated:
+        options["device"] = _best(devices)
+    _run(options)
+
+
+@cli.command()
+@click.argument("spec_a")
+@click.argument("spec_b")
+@click.option("--python-a", type=click.Path(path_type=Path), help="Python that has the release of A.")
+@click.option("--python-b", type=click.Path(path_type=Path), help="Python that has the release of B.")
+@_measuring_options
+@_sealing_options
+def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, **options: Any) -> None:
+    """Compare two releases or settings, alternating in one session.
+
+    The arms take turns in quads, A B B A or B A A B, so that drift of the machine cancels.
+
+    A SPEC is CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], for example conv16@ort-1.30.0, conv16:hwc8 or
+    conv16+threads=2. Without a release it is the installed one; one that isn't here is installed into an
+    environment of its own, once.
+    """
+    from repro import devices
+    from repro.plan import ArmRequest
+    from repro.spec import parse
+
+    options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
+    if options["device"] == "auto":
+        options["device"] = _best(devices)
+    _run(options)
+
+
+def _best(devices: ModuleType) -> str:
+    name: str = devices.choose("auto").name
+    _say(f"measuring on {name}, the best that can be measured on here (`repro devices`)")
+    return name
+
+
+def _run(options: dict[str, Any]) -> NoReturn:
+    """Run what the options of `run` or `ab` ask for."""
     from repro.claims import parse
     from repro.plan import Request
     from repro.report import terminal
     from repro.run import run_case
 
-    if options["device"] == "auto":
-        options["device"] = devices.choose("auto").name
-        _say(f"measuring on {options['device']}, the best that can be measured on here (`repro devices`)")
+    yes = options.pop("yes")
     request = Request(
-        claims=tuple(map(parse, claims)),
-        duration_s=duration,
-        max_size_bytes=max_size * 2**20,
+        claims=tuple(map(parse, options.pop("claims"))),
+        duration_s=options.pop("duration"),
+        max_size_bytes=options.pop("max_size") * 2**20,
         timeout_build_s=options.pop("timeout_build"),
         timeout_run_s=options.pop("timeout_run"),
         **options,
@@ -143,7 +232,7 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
             watch.stop()
             return _approve(prepared, yes=yes)
 
-        done = run_case(request, watch, approve)
+        done = run_case(request, watch, approve, _say)
     _finish(done)
 
 
@@ -195,14 +284,28 @@ def _finish(done: Done) -> NoReturn:
     terminal.show_card(_console(), content.card(bundle.read(done.sealed.path)))
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
-    click.echo(f"next: repro show {path}\n      repro verify {path}")
+    alternating = all(turn.arm for turn in done.records[0].protocol.order)
+    click.echo(f"next: repro show {path}\n      repro {'compare' if alternating else 'verify'} {path}")
     for record in done.records:
         if record.status == "unavailable":
             _say(f"{record.record_name} is unavailable here: {record.reason}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
-    raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+        raise SystemExit(ExitCode.NEGATIVE)
+    raise SystemExit(_verdict(done.sealed.path) if alternating else ExitCode.DONE)
+
+
+def _verdict(path: Path) -> ExitCode:
+    """Print what came of comparing the arms of a bundle; return what the verdict exits with."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison, terminal
+
+    found = judge([observed.load(path)])
+    click.echo()
+    terminal.show_verdicts(_console(), comparison.account(found))
+    return comparison.exit_code(found)
 
 
 @cli.command()
@@ -633,6 +736,48 @@ def devices() -> None:
                 click.echo(
                     f"{'':<16} {row.name}{'' if row.available else ': ' + (row.reason or 'not available')}"
                 )
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def releases(context: click.Context) -> None:
+    """List the releases, and where each of them is here."""
+    from repro import devices, environments
+    from repro.releases import table
+
+    if context.invoked_subcommand:
+        return
+    here = {
+        device.name: {
+            found.name
+            for backend in device.backends
+            if (found := environments.own(backend, gpu=device.gpu)) is not None
+        }
+        for device in devices.DEVICES.values()
+    }
+    for row in table():
+        if row.name in here[row.device]:
+            state = "installed"
+        elif not row.available:
+            state = f"not available: {row.reason}"
+        elif not row.requirements:
+            state = "not here"
+        elif environments.is_made(row):
+            state = f"in {environments.place(row)}"
+        else:
+            state = "installed when asked for"
+        click.echo(f"{row.device:<6} {row.name:<22} {state}")
+
+
+@releases.command()
+@click.argument("release")
+def install(release: str) -> None:
+    """Install a release into an environment of its own, beside the one of the kit."""
+    from repro import environments
+
+    found = environments.choose(release, "cpu", "onnxruntime", gpu=False, say=_say)
+    where = _shown(found.interpreter) if found.interpreter else "the kit's own environment"
+    click.echo(f"{found.release.name} is in {where}")
 
 
 def _newest() -> Path:

@@ -47,7 +47,7 @@ def check(experiment: Experiment) -> float:
             spec, height=min(spec.height, SMALL), width=min(spec.width, SMALL // 2)
         )
     ours = models.build(spec, "fp32")
-    theirs = export(network(cases.module(experiment.ref), spec, ours), spec)
+    theirs = export(network(cases.module(experiment.ref, experiment.settings), spec, ours), spec)
     (structure, weights), (their_structure, their_weights) = renamed(ours), renamed(theirs)
     label = experiment.label
     if len(structure) != len(their_structure):

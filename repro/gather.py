@@ -74,11 +74,11 @@ def prepare(
         records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in found),
         claims=(*derived(found), *said.claims),
         references=said.references,
-        parent_bundle_id=None,
+        parent_bundle_id=job.parent,
         ticket=None,
         allowed_findings=allowed,
     )
-    variants = [r.case.variant for r in found if r.case.variant]
+    variants = [*dict.fromkeys(r.case.variant for r in found if r.case.variant)]
     if len(variants) > NAMED_VARIANTS:
         variants = [f"{len(variants)}-variants"]
     name = "-".join([found[0].case.id, *variants])

@@ -18,7 +18,7 @@ from repro import backends, boards, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
-from repro.errors import ReproError, signature
+from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
 from repro.probes.nvml import SLOWDOWNS, reasons
@@ -69,7 +69,9 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     origin_ns: int
     boot: str | None
     clock: Clock
-    release: ReleaseSeen
+    release: ReleaseSeen | None
+    """The worker's own; `None` where there is none, and every turn has an interpreter that has one."""
+    driver: str | None
     threads: int
     cores: int
     limits: Limits
@@ -83,9 +85,10 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
         gpu = cuda.look() if DEVICES[job.device].gpu else None
-        release = backends.load(job.backend).release(gpu=gpu is not None)
-        if gpu:
-            release = msgspec.structs.replace(release, driver=cuda.driver_version())
+        release = _own_release(job, gpu=gpu is not None)
+        driver = cuda.driver_version() if gpu else None
+        if release:
+            release = msgspec.structs.replace(release, driver=driver)
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
@@ -93,6 +96,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             boot=boot_id(),
             clock=measure.clock(),
             release=release,
+            driver=driver,
             threads=job.threads or max(1, cores - 1),
             cores=cores,
             limits=limits(),
@@ -110,6 +114,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode((out / "session.json").read_bytes(), type=cls)
         return None
+
+
+def _own_release(job: Job, *, gpu: bool) -> ReleaseSeen | None:
+    try:
+        found: ReleaseSeen = backends.load(job.backend).release(gpu=gpu)
+    except Unavailable:
+        if any(subject.interpreter is None for subject in job.subjects):
+            raise
+        return None
+    return found
 
 
 class Taken(NamedTuple):
@@ -208,13 +222,13 @@ def _record(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=sitting.release,
+            release=_release(job, subject, sitting, results),
             provider=built.provider,
             libraries=built.libraries,
             options=built.options,
             place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
-        board=_board(sitting, recording),
+        board=_board(sitting, recording, subject.threads or sitting.threads),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
@@ -238,13 +252,22 @@ def _record(
     return msgspec.structs.replace(record, missing=missing(record))
 
 
-def _board(sitting: Sitting, recording: Recording) -> Board:
+def _release(job: Job, subject: Subject, sitting: Sitting, results: Sequence[Result]) -> ReleaseSeen:
+    """Return what the turns found; where none came so far, what they were to find."""
+    found = next((result.release for result in results if result.release), None)
+    if found is not None:
+        return msgspec.structs.replace(found, driver=sitting.driver)
+    if subject.interpreter is None and sitting.release is not None:
+        return sitting.release
+    name = subject.release or job.release
+    return ReleaseSeen(name, name.partition("-")[2])
+
+
+def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
     facts, gpu = recording.telemetry.facts, sitting.gpu
     if gpu is None:
         name = fact_value(facts, "cpu_model")
-        return Board(
-            name=str(name) if name is not None else None, cores=sitting.cores, threads=sitting.threads
-        )
+        return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
     mig = fact_value(facts, "mig_mode")
     row = boards.match(gpu.name, gpu.compute_capability, gpu.sm_count)
     return Board(

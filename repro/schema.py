@@ -39,6 +39,8 @@ StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
 Share: TypeAlias = Literal["full", "model", "none"]
 """`full`: the kit builds the model; `model`: a user's own, in the bundle on their word; `none`: private."""
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
+Arm: TypeAlias = Literal["A", "B"]
+"""A side of an alternating comparison."""
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -303,6 +305,14 @@ class Subject(Carried, frozen=True):
     """As counted from the graph, before anything has run."""
     refused: str | None = None
     """Why it can't run here: its record is `unavailable`. `None`: it can."""
+    # What differs between the arms of an alternating comparison, or was chosen for this run.
+    arm: Arm | None = None
+    release: str | None = None
+    """The release that its turns must find; `None`: whatever is there."""
+    interpreter: str | None = None
+    """Path of the Python that has the release; `None`: the worker's own. Private: in no record."""
+    threads: int | None = None
+    """In place of the job's."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -358,6 +368,8 @@ class Job(Carried, frozen=True, kw_only=True):
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
+    parent: str | None = None
+    """Id of the bundle whose experiment is repeated."""
 
 
 # --- the record ---------------------------------------------------------------------------------

@@ -150,10 +150,13 @@ def part_calibration(out: Path) -> None:
 
 def subject_of(variant: str | None, case: str = "conv16") -> tuple[Subject, bytes]:
     from repro import backends
-    from repro.plan import _subject
+    from repro.environments import Environment
+    from repro.plan import Target, Wanted, _subject
 
     experiment = cases.resolve(cases.load(case), variant)
-    subject = _subject("x", "subject", experiment, devices.DEVICES["x86"], backends.load("torch"))
+    target = Target(devices.DEVICES["x86"], "torch", backends.load("torch"))
+    environment = Environment(target.backend.release(gpu=True), None)
+    subject = _subject("x", Wanted("subject", experiment, environment), target)
     return subject, experiment.onnx["fp16"]
 
 

@@ -111,7 +111,9 @@ class Engine:
         last = subject.planned["io_layout"] == "hwc8"
         self._format = torch.channels_last if last else torch.contiguous_format
         self._input = torch.from_numpy(source).cuda().contiguous(memory_format=self._format)
-        module = export.network(cases.module(subject.case), subject.model, model.read_bytes())
+        module = export.network(
+            cases.module(subject.case, subject.settings), subject.model, model.read_bytes()
+        )
         self._module = module.to(self._input.dtype).cuda().eval()
         if last:
             self._module = self._module.to(memory_format=torch.channels_last)

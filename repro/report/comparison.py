@@ -62,6 +62,9 @@ class Account(msgspec.Struct, frozen=True):
     stamp: str | None
     """What is wrong with the bundles, in front of everything else."""
     told: tuple[Told, ...]
+    """By variant, then in the order of the sides."""
+    series: Table | None
+    """All sides in their order, where there are more than two."""
     tables: tuple[Table, ...]
     """What bears on all of it."""
     notes: tuple[str, ...]
@@ -69,17 +72,19 @@ class Account(msgspec.Struct, frozen=True):
 
 def account(comparison: Comparison) -> Account:
     """Return what there is to say, the verdicts first; all text is safe to print."""
-    told = tuple(_told(each) for each in comparison.compared)
+    told = tuple(_told(each) for _, group in by_variant(comparison) for each in group)
     names = dict.fromkeys(name for each in told for name in each.sides)
     cases = dict.fromkeys(safe(each.case) for each in comparison.compared)
     wrong = [each for each in comparison.bundles if each.unverified]
-    tables = (_series(comparison), _bundles(comparison), _calibration(comparison), _mean(comparison))
+    series = _series(comparison)
+    tables = (_bundles(comparison), _calibration(comparison), _mean(comparison))
     return Account(
         f"{', '.join(cases)}: {' → '.join(names)}",
         "UNVERIFIED: " + "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
         if wrong
         else None,
         told,
+        series if series.rows else None,
         tuple(table for table in tables if table.rows),
         (_setup(comparison), *map(safe, comparison.notes)),
     )

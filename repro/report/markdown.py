@@ -30,8 +30,11 @@ def comparison(account: Account) -> str:
     lines = [f"### {escape(account.title)}", ""]
     if account.stamp:
         lines += [f"**{escape(account.stamp)}**", ""]
+    if account.series:
+        lines += [*_table(account.series), ""]
     for told in account.told:
-        lines += [f"**{escape(told.what)}: {escape(told.verdict)}**  ", escape(told.sentence), ""]
+        what = f"{told.what}, {' → '.join(told.sides)}" if account.series else told.what
+        lines += [f"**{escape(what)}: {escape(told.verdict)}**  ", escape(told.sentence), ""]
         lines += [*(f"- {escape(finding)}" for finding in told.findings), ""]
         lines += ["|  |  |  |", "|---|---|---|"]
         sides = zip("AB", told.times, strict=True)

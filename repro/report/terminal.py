@@ -59,19 +59,29 @@ def show_table(console: Console, part: Table) -> None:
     console.print(table)
 
 
-def show_comparison(console: Console, account: Account) -> None:
-    """Print the verdicts, then what they rest on."""
+def show_verdicts(console: Console, account: Account) -> None:
+    """Print the verdicts, each with its reason and the times of both sides."""
     if account.stamp:
         console.print(Text(account.stamp, style="bold red"), soft_wrap=True)
+    if account.series:
+        show_table(console, account.series)
+        console.print()
     for told in account.told:
-        console.print(Text(told.what, style="bold"), Text(told.verdict.upper(), style=MOODS[told.mood]))
-        console.print(Text(f"  {told.sentence}"), soft_wrap=True)
-        for finding in told.findings:
-            console.print(Text(f"  {finding}"), soft_wrap=True)
-        width = max(len(row.label) for row in told.times)
-        for side, row in zip("AB", told.times, strict=True):
-            console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
-    for told in account.told:
+        what = f"{told.what} {' → '.join(told.sides)}" if account.series else told.what
+        console.print(Text(what, style="bold"), Text(told.verdict.upper(), style=MOODS[told.mood]))
+        for text in (told.sentence, *told.findings):
+            console.print(Text(f"  {text}"), soft_wrap=True)
+        if not account.series:
+            width = max(len(row.label) for row in told.times)
+            for side, row in zip("AB", told.times, strict=True):
+                console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
+
+
+def show_comparison(console: Console, account: Account) -> None:
+    """Print the verdicts, then what they rest on."""
+    show_verdicts(console, account)
+    # Of several sides the details would fill screens; the page and JSON have them.
+    for told in () if account.series else account.told:
         for part in told.tables:
             show_table(console, msgspec.structs.replace(part, title=f"{told.what} · {part.title}"))
     for part in account.tables:

@@ -33,7 +33,8 @@ def without(modules: tuple[str, ...], of_os: tuple[str, ...], program: str) -> s
     """Run a program in an interpreter that lacks these, and return what it printed."""
     setting = (
         # What Python's own library brings along is there before; only the kit goes without.
-        "import os, sys\nimport asyncio, multiprocessing, pathlib, shutil, signal, socket, subprocess, tempfile\n"
+        "import os, sys\nimport asyncio, multiprocessing, pathlib, shutil, signal, socket\n"
+        "import subprocess, tempfile\n"
         "import click, jinja2, msgspec, numpy, rich.console, scipy.special\n"
         f"for name in {modules!r}: sys.modules[name] = None\n"
         f"for name in {of_os!r}: vars(os).pop(name, None)\n"

@@ -452,3 +452,48 @@ def test_the_lock_is_sorted_and_well_formed() -> None:
         assert re.fullmatch(r"[a-z0-9._-]+@[1-9]\d*(:[a-z0-9._-]+)?", name)
         assert re.fullmatch(r"[0-9a-f]{64}", value)
     assert locked["conv16@1"] == "91a6a9719ce546e27d9a1ec3883a2fe84e9d2d2433ae5670029c9b9a16a40a68"
+
+
+# --- settings on top ----------------------------------------------------------------------------
+
+
+def test_settings_on_top_make_another_experiment_of_the_same_model() -> None:
+    case = cases.load("conv16")
+    plain = cases.resolve(case, "hwc8")
+    changed = cases.resolve(case, "hwc8", {"l2": "flush", "cuda_graph": "true", "optimization_level": "4"})
+    assert (changed.settings.l2, changed.settings.cuda_graph) == ("flush", True)
+    assert changed.settings.optimization_level == 4
+    assert changed.settings.io_layout == "hwc8"
+    assert changed.model_digests == plain.model_digests
+    assert changed.ref.digest != plain.ref.digest
+
+
+def test_no_settings_on_top_change_nothing() -> None:
+    case = cases.load("conv16")
+    plain = cases.resolve(case, None)
+    assert cases.resolve(case, None, {}).ref == plain.ref
+    assert cases.resolve(case, None, plain.settings).ref == plain.ref
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precsion": "fp16"}, "unknown setting 'precsion': did you mean precision"),
+        ({"precision": "fp13"}, "can't have this value"),
+        ({"warm_up_ms": "-1"}, "can't have this value"),
+        ({"cuda_graph": "maybe"}, "can't have this value"),
+        ({"duration_s": "1"}, "unknown setting 'duration_s'"),
+    ],
+)
+def test_settings_that_are_none_are_told(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        cases.resolve(cases.load("conv16"), None, changes)
+
+
+def test_a_shipped_module_is_the_one_of_its_case_under_any_settings() -> None:
+    case = cases.load("conv16")
+    changed = cases.resolve(case, None, {"l2": "flush"})
+    assert cases.module(changed.ref, changed.settings).name == "model.py"
+    foreign = msgspec.structs.replace(changed.ref, digest="0" * 64)
+    with pytest.raises(UsageError, match="is not one that this kit ships"):
+        cases.module(foreign, changed.settings)

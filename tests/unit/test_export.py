@@ -39,7 +39,7 @@ def test_another_module_is_told_by_its_first_difference(
     experiment = msgspec.structs.replace(experiment, model=SPEC)
     other = msgspec.structs.replace(SPEC, **change)
     network = export.network
-    monkeypatch.setattr(cases, "module", lambda ref: MODULE)
+    monkeypatch.setattr(cases, "module", lambda ref, settings: MODULE)
     monkeypatch.setattr(
         export, "network", lambda path, spec, model: network(path, other, models.build(other, "fp32"))
     )

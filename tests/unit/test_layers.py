@@ -18,9 +18,9 @@ __main__ cli
 report.bundle_page report.figures report.page report.terminal diagnose facts report.markdown report.comparison
 report.content report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
-run doctor gather plan launch.host launch.lock launch worker records turn
+run repeat doctor gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices releases backends.torch export backends.onnxruntime backends.cuda backends
+devices environments releases backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
 attained thread claims cases lowering adopt check models work roofline boards measure stats proc

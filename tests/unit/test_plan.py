@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from repro import adopt, cases, plan
+from repro import adopt, cases, environments, plan
+from repro.environments import Environment, Say
 from repro.errors import Unavailable, UsageError
-from repro.plan import Request
+from repro.plan import ArmRequest, Request
+from repro.schema import Job, ReleaseSeen
+from repro.spec import parse
 from tests import nets
 
 CASES = Path(__file__).parents[1] / "e2e" / "cases"
@@ -135,3 +138,78 @@ def test_a_variant_named_twice_is_refused() -> None:
 def test_the_kit_knows_its_own_source() -> None:
     assert plan.kit() == plan.kit()
     assert len(plan.kit().tree_sha256) == 64
+
+
+# --- alternating --------------------------------------------------------------------------------
+
+
+def arms(a: str, b: str, say: Say = lambda text: None, **changes: object) -> Job:
+    sides = (ArmRequest(parse(a)), ArmRequest(parse(b)))
+    return plan.make(Request(arms=sides, cases_folder=CASES, **changes), say)[0]  # type: ignore[arg-type]
+
+
+def test_arms_are_two_records_of_one_session() -> None:
+    job = arms("tiny", "tiny:wide+threads=1", rounds=4)
+    a, b = job.subjects
+    assert (a.arm, b.arm) == ("A", "B")
+    assert a.record_name == f"a-base-{job.release}"
+    assert b.record_name == f"b-wide-{job.release}"
+    assert (a.threads, b.threads) == (None, 1)
+    assert a.release == b.release == job.release
+    assert job.protocol.builds == 8
+    assert job.parent is None
+
+
+def test_settings_of_an_arm_are_those_of_its_experiment() -> None:
+    a, b = arms("tiny+warm_up_ms=7", "tiny").subjects
+    assert a.planned["warm_up_ms"] == a.settings.warm_up_ms == 7
+    assert b.planned["warm_up_ms"] != 7
+
+
+def test_two_releases_stand_in_the_file_name_as_multi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Environment(ReleaseSeen("ort-9.9.9", "9.9.9"), tmp_path / "python")
+    own = environments.choose
+    monkeypatch.setattr(
+        environments, "choose", lambda name, *args, **how: other if name else own(name, *args, **how)
+    )
+    job = arms("tiny@ort-9.9.9", "tiny")
+    a, b = job.subjects
+    assert job.release == "multi"
+    assert (a.release, a.interpreter) == ("ort-9.9.9", str(tmp_path / "python"))
+    assert b.interpreter is None
+    assert a.record_name == "a-base-ort-9.9.9"
+
+
+def test_arms_that_are_the_same_are_said_to_be() -> None:
+    said: list[str] = []
+    arms("tiny", "tiny", said.append)
+    assert said == ["both arms are the same experiment: this shows the noise of the machine and nothing else"]
+    said.clear()
+    arms("tiny", "tiny+threads=1", said.append)
+    assert said == []
+    arms("tiny", "tiny:wide", said.append)
+    assert said == ["the arms are two models: times can be set side by side, but there is no verdict"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error", "words"),
+    [
+        ("tiny", "conv16", UsageError, "tiny and conv16 are two cases"),
+        ("tiny", "tiny:nope", UsageError, "unknown variant"),
+        ("tiny", "tiny@ort-0.0", UsageError, "unknown release"),
+        ("tiny", "tiny@trt-8.6", Unavailable, "does not exist for cpu"),
+        ("tiny+spin_wait=true", "tiny", Unavailable, "ONNX Runtime on cpu has no setting 'spin_wait'"),
+        ("tiny+io_layout=hwc8", "tiny", Unavailable, "not hwc8"),
+        ("conv16+precision=fp16", "conv16", Unavailable, "always runs with precision=fp32 on cpu"),
+    ],
+)
+def test_arms_that_can_not_be_had_are_told(a: str, b: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        arms(a, b, device="cpu")
+
+
+def test_rounds_are_for_arms() -> None:
+    with pytest.raises(UsageError, match="--rounds is for alternating"):
+        plan.make(request(rounds=3))

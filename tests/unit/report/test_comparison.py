@@ -109,7 +109,8 @@ def test_another_mix_of_structures_is_a_finding() -> None:
 
 def test_several_releases_make_a_table_in_their_order() -> None:
     account = report.account(found(1.0, 1.1, 0.9))
-    (series,) = [table for table in account.tables if table.title == "In order"]
+    series = account.series
+    assert series is not None
     assert [row[1] for row in series.rows] == ["ort-1.0", "ort-1.1", "ort-1.2"]
     assert [row[5].partition(" (")[0] for row in series.rows] == ["the first", "slower", "faster"]
     assert "+10.0 %" in series.rows[1]
@@ -121,6 +122,7 @@ def test_every_table_is_whole() -> None:
     )
     sources = [source(session(1 + i / 10, f"1.{i}", layers=layers[i])) for i in range(2)]
     account = report.account(compare(sources))
+    assert account.series is None
     tables = [*account.tables, *(t for told in account.told for t in (*told.tables, told.builds))]
     assert "Layers that changed (1 are the same)" in [table.title for table in tables]
     for table in tables:
