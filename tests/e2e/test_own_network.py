@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 
 from repro import bundle
@@ -109,3 +110,18 @@ def test_a_file_that_is_not_there_is_one_line(call: Call) -> None:
         1,
         "repro: can't read nowhere.onnx (No such file or directory)\n",
     )
+
+
+def test_its_owner_can_repeat_a_private_bundle(call: Call, tmp_path: Path) -> None:
+    made(call, tmp_path)
+    path = bundle_of(tmp_path)
+    done = call("run", "--like", path, "--cases", "cases", "--output", "again")
+    assert done.returncode == 0, done.stderr
+    # With one bit of one weight changed, the pseudonym is another one.
+    file = tmp_path / "cases" / "my-net" / "model.onnx"
+    model = onnx.load(str(file))
+    weight = model.graph.initializer[0]
+    weight.raw_data = bytes([weight.raw_data[0] ^ 1]) + weight.raw_data[1:]
+    nets.saved(model, file.parent, file.name)
+    done = call("run", "--like", path, "--cases", "cases", "--output", "again")
+    assert (done.returncode, "is another experiment here" in done.stderr) == (4, True)
