@@ -16,14 +16,27 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from repro import __version__, backends, bundle, cases, devices, environments, lowering, measure, models
+from repro import (
+    __version__,
+    backends,
+    bundle,
+    cases,
+    devices,
+    environments,
+    lowering,
+    measure,
+    models,
+    work,
+)
 from repro.bundle import privacy
 from repro.environments import Environment, Say
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Arm, Job, Kit, Place, Protocol, Reference, ResolvedCase, Subject
+from repro.schema import AnyClaim, Arm, Job, Kit, OnnxFile, Place, Protocol, Reference, ResolvedCase, Subject
 from repro.spec import Spec
 
 CALIBRATION = ("calib-copy", "calib-gemm")
+TURN_OVERHEAD_S = 3.0
+"""For estimates only: about what a turn takes beside pre-heating and measuring."""
 Role = Literal["subject", "calibration"]
 
 
@@ -47,6 +60,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for, as written; `None` leaves the choice to the kit."""
 
     case: str = ""
+    variants: str | None = None
+    """A set of the case's variants, `all`, or names; `None`: what `case` names."""
     arms: tuple[ArmRequest, ArmRequest] | None = None
     """Two experiments that alternate, in place of `case`."""
     rounds: int | None = None
@@ -119,8 +134,7 @@ def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
     """
     if request.arms:
         return _alternating(request, request.arms, say)
-    case_id, variants = cases.parse(request.case)
-    case = choose_case(request, case_id)
+    case, variants = chosen(request)
     target = choose_target(request, request.device, request.backend)
     if request.rounds is not None:
         raise UsageError("--rounds is for alternating comparisons", "use --builds")
@@ -137,7 +151,7 @@ def _alternating(request: Request, arms: tuple[ArmRequest, ArmRequest], say: Say
     a, b = (side.spec.case for side in arms)
     if a != b:
         raise UsageError(f"{a} and {b} are two cases", "the arms are forms of one case")
-    case = choose_case(request, a)
+    case = cases.load(a, request.cases_folder)
     target = choose_target(request, request.device, request.backend)
     wanted = [arm(name, side, case, target, say) for name, side in zip(ARMS, arms, strict=True)]
     outlives = target.backend.BUILD_OUTLIVES_PROCESS
@@ -167,15 +181,31 @@ def arm(name: Arm, side: ArmRequest, case: cases.Case, target: Target, say: Say)
     return Wanted("subject", experiment, environment, spec.threads, name)
 
 
-def choose_case(request: Request, case_id: str) -> cases.Case:
-    """Read a case; raise where it can't leave this machine, as its bundle would."""
+def chosen(request: Request) -> tuple[cases.Case, tuple[str | None, ...]]:
+    """Return the case that a user asks for, and its variants."""
+    case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
-    if case.share == "none":
-        raise Unavailable(
-            f"case {case.id} is private, and this version can't keep its model out of the bundle",
-            'share = "full" in its case.toml publishes it',
+    if request.variants is None:
+        return case, variants
+    if variants != (None,):
+        raise UsageError(
+            f"variants are named twice, in '{request.case}' and by --variants", "name them in one place"
         )
-    return case
+    return case, cases.select(case, request.variants)
+
+
+def estimate_s(request: Request) -> float:
+    """Return about how long a request will measure, by its protocol alone: nothing has run yet."""
+    _, variants = chosen(request)
+    target = choose_target(request, request.device, request.backend)
+    protocol = protocol_of(request, target)
+    calibration = len(CALIBRATION) if target.device.gpu and request.calibrate is not False else 0
+    run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
+    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    rounds = protocol.builds
+    if protocol.budget_s is not None:
+        rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
+    return rounds * round_s
 
 
 def choose_target(request: Request, device_name: str, backend_name: str | None) -> Target:
@@ -231,8 +261,16 @@ def compose(
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
         subjects.append(_subject(name, each, target))
-    if wanted[0].arm:
-        _say_of_arms(*subjects, say=say)
+    asked = [subject for subject in subjects if subject.role == "subject"]
+    refused = [subject for subject in asked if subject.refused]
+    # An arm alone compares nothing.
+    if refused and (asked[0].arm or len(refused) == len(asked)):
+        first = refused[0]
+        more = f", nor the other {len(asked) - 1}" if len(asked) > 1 and not first.arm else ""
+        label = experiments[first.record_name].label
+        raise Unavailable(f"{target.backend.PRODUCT} can't run {label}{more} ({first.refused})")
+    if asked[0].arm:
+        _say_of_arms(*asked, say=say)
     released = {each.environment.release.name for each in wanted}
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
@@ -263,15 +301,23 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
 
 
 def _subject(name: str, wanted: Wanted, target: Target) -> Subject:
-    """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
+    """Plan one experiment for a device and backend, or say why it can't run there."""
     device, backend, experiment = target.device, target.backend, wanted.experiment
     case = experiment.case
     planned = lowering.plan(
         experiment.settings, case.on.get(device.name, {}), device.name, backend.settings(gpu=device.gpu)
     )
-    if refusal := backend.refuse(planned.planned, gpu=device.gpu):
-        raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
-    precision = models.file_precision(str(planned.planned["precision"]))
+    precision = str(planned.planned["precision"])
+    file_precision = models.file_precision(precision)
+    data = experiment.onnx.get(file_precision)
+    refused = _without_point(experiment, planned) or backend.refuse(planned.planned, gpu=device.gpu)
+    if refused is None and isinstance(experiment.model, OnnxFile):
+        if getattr(backend, "NEEDS_MODULE", False):
+            refused = "it runs the modules of the kit's own cases only"
+        elif planned.planned.get("io_layout", "chw") != "chw" and len(experiment.model.input) != 4:
+            refused = "only tensors [n, c, h, w] have layouts"
+    if refused is None and data is None:
+        refused = f"the case has no model in {file_precision}"
     interpreter = wanted.environment.interpreter
     return Subject(
         record_name=name,
@@ -282,14 +328,27 @@ def _subject(name: str, wanted: Wanted, target: Target) -> Subject:
         planned=planned.planned,
         inapplicable=planned.inapplicable,
         substitutions=planned.substitutions,
-        model_file=f"records/{name}/case/model.{precision}.onnx",
+        model_file=f"records/{name}/case/model.{file_precision}.onnx",
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
+        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        refused=refused,
         arm=wanted.arm,
         release=wanted.environment.release.name,
         interpreter=str(interpreter) if interpreter else None,
         threads=wanted.threads,
     )
+
+
+def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:
+    """Return which change of a variant would not take place: it would measure something else."""
+    variant = experiment.case.variants.get(experiment.variant or "")
+    for name in variant.settings if variant else ():
+        if name in planned.inapplicable and experiment.changes(name):
+            return f"it has no setting {name}, which is what this variant is about"
+        if any(name == each.setting for each in planned.substitutions):
+            return f"{name} is what this variant is about, and the case replaces it on this device"
+    return None
 
 
 def kit() -> Kit:

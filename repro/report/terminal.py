@@ -14,10 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.bundle import Inspection
+from repro.diagnose import Finding
 from repro.doctor import Line
 from repro.report.comparison import Account
 from repro.report.content import LABEL_COLUMNS, Report, Row, Table
-from repro.report.text import seconds
+from repro.report.text import safe, seconds
 from repro.worker import Progress
 
 SHORT_COLUMNS = 15
@@ -100,6 +101,20 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
         console.print(Text(f"{name.capitalize():<12}{finding.text}"), soft_wrap=True)
     if inspection.bundle_id:
         console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
+
+
+def show_findings(console: Console, found: Sequence[Finding]) -> None:
+    """Print what was diagnosed: each finding with its evidence and the next experiment."""
+    colours = {"proven": "bold", "supported": "bold yellow", "possible": "bold dim"}
+    for each in found:
+        label = (f"{each.strength:<10}", colours[each.strength])
+        console.print(Text.assemble(label, safe(each.says, 400), f"  [{each.rule}]"), soft_wrap=True)
+        for one in each.evidence:
+            text = f"{safe(one.what)}: {safe(one.value)} ({safe(one.where)})"
+            console.print(Text(f"{'':<10}{text}", style="dim"), soft_wrap=True)
+        console.print(Text(f"{'':<10}next: {safe(each.next, 400)}"), soft_wrap=True)
+    if not found:
+        console.print("nothing that a rule knows")
 
 
 def show_lines(console: Console, lines: Sequence[Line]) -> None:
