@@ -2,6 +2,8 @@
 
 CASE ?= conv16
 # What to run: CASE[:VARIANT]; `make cases` lists them.
+VARIANTS ?=
+# Several variants of it: core, sweep:channels, all, or names with commas; empty: what CASE names.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
@@ -12,7 +14,7 @@ B ?=
 # CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
-PART ?= 1/5
+PART ?= 1/6
 # Which part of the measurements on a GPU.
 PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
@@ -29,7 +31,7 @@ help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+	@$(REPRO) run $(CASE) --device $(DEVICE) $(if $(VARIANTS),--variants=$(VARIANTS)) $(ARGS)
 
 ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
 	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) $(ARGS)
@@ -64,7 +66,7 @@ lint: $(VENV)/dev.stamp ## Check style and types.
 format: $(VENV)/dev.stamp ## Format the code.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
+measure-gpu: ## Measure PART (1/6 … 6/6) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
 	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
 
 measure-ab: $(VENV)/run.stamp ## Measure how often comparisons are wrong here, 8 minutes at a time; ARGS='--help' tells more.

@@ -20,10 +20,8 @@ _PARTS = re.compile(r"\s*\+\s*|\s*,\s*")
 def align(a: Sequence[Layer], b: Sequence[Layer]) -> tuple[LayerChange, ...]:
     """Return the layers of both engines in the order of the first, each exactly once."""
     groups = _groups(a, b)
-    alone = [
-        [i for i in range(len(side)) if (which, i) not in {each for group in groups for each in group}]
-        for which, side in enumerate((a, b))
-    ]
+    grouped = {each for group in groups for each in group}
+    alone = [[i for i in range(len(side)) if (which, i) not in grouped] for which, side in enumerate((a, b))]
     matcher = difflib.SequenceMatcher(
         a=[_kind(a[i]) for i in alone[0]], b=[_kind(b[i]) for i in alone[1]], autojunk=False
     )

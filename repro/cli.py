@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from repro.bundle import Inspection
     from repro.gather import Prepared
     from repro.imported import Imported
+    from repro.plan import Request
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -128,6 +129,12 @@ def _measuring_options(command: F) -> F:
 
 @cli.command()
 @click.argument("case", metavar="CASE[:VARIANT]", required=False, default="")
+@click.option(
+    "--variants",
+    is_flag=False,
+    flag_value="core",
+    help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
+)
 @click.option("--release", help="Runtime release; default: the one that is installed (`repro releases`).")
 @click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--builds", type=int, help="Number of builds.")
@@ -166,6 +173,8 @@ def run(**options: Any) -> None:
     repeated = options["like"] or options["against"]
     if not options["case"] and not repeated:
         raise click.UsageError("Missing argument 'CASE[:VARIANT]'.")
+    if options["variants"] and repeated:
+        raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
     if options["device"] == "auto" and not repeated:
         options["device"] = _best(devices)
     _run(options)
@@ -219,6 +228,8 @@ def _run(options: dict[str, Any]) -> NoReturn:
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
+    if request.variants == "all":
+        _agree_to_time(request, yes=yes)
     with terminal.Watcher(_console(stderr=True)) as watch:
 
         def approve(prepared: Prepared) -> bool:
@@ -227,6 +238,20 @@ def _run(options: dict[str, Any]) -> NoReturn:
 
         done = run_case(request, watch, approve, _say)
     _finish(done)
+
+
+def _agree_to_time(request: Request, *, yes: bool) -> None:
+    """Say how long it will take, and ask."""
+    from repro import plan
+    from repro.report.text import seconds
+
+    takes = f"{len(plan.chosen(request)[1])} variants, about {seconds(plan.estimate_s(request))}"
+    if yes:
+        _say(takes)
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"that is {takes}", "add --yes")
+    elif not click.confirm(f"That is {takes}. Begin?", default=True):
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def _approve(prepared: Prepared, *, yes: bool) -> bool:
@@ -265,6 +290,9 @@ def _finish(done: Done) -> NoReturn:
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
     alternating = all(turn.arm for turn in done.records[0].protocol.order)
     click.echo(f"next: repro show {path}\n      repro {'compare' if alternating else 'verify'} {path}")
+    for record in done.records:
+        if record.status == "unavailable":
+            _say(f"{record.record_name} is unavailable here: {record.reason}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
@@ -408,7 +436,10 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
 @click.option("--layers", "layers_only", is_flag=True, help="Only the layers of each mode of the engine.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with findings and figures there.")
+def show(
+    path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool, html: Path | None
+) -> None:
     """Show what a bundle says: a card, then the details.
 
     Default: the newest in bundles/.
@@ -426,6 +457,14 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, laye
 
         value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    elif html is not None:
+        from repro.report.bundle_page import render
+
+        try:
+            html.write_text(render(opened), encoding="utf-8")
+        except OSError as error:
+            raise ReproError(f"can't write {html} ({error.strerror})", "name another file") from None
+        _say(f"written to {_shown(html)}")
     elif markdown:
         from repro.report import markdown as page
 
@@ -602,6 +641,133 @@ def _show_imported(records: Imported, as_json: bool, markdown: bool) -> None:
 
 
 @cli.command()
+@click.argument("subject", metavar="BUNDLE|CASE", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
+    """Find what a bundle or a case shows or suggests.
+
+    A case needs no run for that. Each finding has its evidence, its strength (proven, supported,
+    possible) and the next experiment. Default: the newest bundle in bundles/.
+    """
+    from repro import bundle, facts
+    from repro import cases as table
+    from repro import diagnose as rules
+
+    path = Path(subject) if subject else _newest()
+    if path.suffix == ".zip" or path.is_file():
+        found = rules.diagnose(facts.of_bundle(bundle.read(path)))
+    else:
+        found = rules.diagnose(facts.of_case(table.load(str(subject), cases_folder)))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        return
+    from repro.report import terminal
+
+    terminal.show_findings(_console(), found)
+
+
+@cli.group()
+def case() -> None:
+    """Make, check and publish cases."""
+
+
+@case.command("new")
+@click.argument("case_id", metavar="ID")
+@click.option(
+    "--onnx", "path", type=click.Path(path_type=Path), required=True, help="The network; FP32 or FP16."
+)
+@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x…", help="Binds the input's open shape.")
+@click.option(
+    "--share",
+    type=click.Choice(["none", "model"]),
+    default="none",
+    show_default=True,
+    help="none: the model never leaves this machine; model: it is in every bundle.",
+)
+@click.option(
+    "--cases",
+    "cases_folder",
+    type=click.Path(path_type=Path),
+    default=Path("cases"),
+    show_default=True,
+    help="Folder of the new case's folder.",
+)
+def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, cases_folder: Path) -> None:
+    """Make a case of an ONNX file of your own; it is private unless you say otherwise.
+
+    The id, and what you write into the case's title and question, are in every bundle.
+    """
+    from repro import adopt
+    from repro import cases as table
+    from repro.bundle import MAX_SIZE_BYTES
+    from repro.report.text import quantity
+
+    made = adopt.adopt(path, dict(map(adopt.shape, shapes)), private=share == "none")
+    folder = table.new(case_id, made, share, cases_folder)
+    size = quantity(len(made.model), "bytes")
+    if share == "model":
+        place = _shown(folder / made.spec.file)
+        _say(f"share = model: {place}, {size}, will be in every bundle of {case_id}")
+        if len(made.model) > MAX_SIZE_BYTES // 2:
+            _say(f"a bundle has at most {MAX_SIZE_BYTES >> 20} MiB unless `repro run --max-size` says more")
+    else:
+        _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
+    click.echo(_shown(folder))
+    more = f" --cases {_shown(cases_folder)}"
+    click.echo(f"next: repro case check {case_id}{more}\n      repro run {case_id}{more}")
+
+
+@case.command("check")
+@click.argument("case_id", metavar="CASE[:VARIANT]")
+@click.option("--torch", "with_torch", is_flag=True, help="Prove the torch module equal to the ONNX, too.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_check(case_id: str, with_torch: bool, cases_folder: Path | None) -> None:
+    """Check a case: every variant is complete, its models are valid, its work can be counted."""
+    from repro import cases as table
+    from repro import models, work
+    from repro.report.text import cut, quantity
+
+    name, variants = table.parse(case_id)
+    found = table.load(name, cases_folder)
+    for variant in variants if ":" in case_id else (None, *found.variants):
+        experiment = table.resolve(found, variant)
+        precision = experiment.settings.precision
+        data = experiment.onnx[models.file_precision(precision)]
+        counted = work.count(data, precision, experiment.settings.io_layout)
+        text = f"{experiment.label:<20} {counted.flop:>18,} FLOP  {quantity(counted.bytes_high, 'bytes')}"
+        if counted.unknown_ops:
+            text += f", without {cut(', '.join(counted.unknown_ops), 60)}"
+        click.echo(text)
+        if with_torch:
+            from repro import export
+
+            if not export.has_module(experiment):
+                click.echo(f"{'':<20} has no torch module to compare with")
+                continue
+            click.echo(
+                f"{'':<20} equal to its torch module; outputs differ by {export.check(experiment):.1g}"
+            )
+
+
+@case.command("lock")
+@click.argument("case_id", metavar="CASE")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_lock(case_id: str, cases_folder: Path | None) -> None:
+    """Publish a case's version: write its digests into the lock file beside the cases."""
+    from repro import cases as table
+
+    found = table.load(case_id, cases_folder)
+    path = table.available(cases_folder)[case_id].parent.parent / "lock.json"
+    new = table.lock(found, path)
+    for name in new:
+        click.echo(name)
+    _say(f"{len(new)} new in {_shown(path)}" if new else f"{case_id} is published already")
+
+
+@cli.command()
 @click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
 def cases(cases_folder: Path | None) -> None:
     """List the cases and their variants."""
@@ -637,19 +803,14 @@ def lower(
     protocol = measure.protocol(target.protocol, build_outlives_process=True)
     if everything and ":" not in case:
         variants = (None, *loaded.variants)
-    planned = {
-        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), target)
-        for variant in variants
-    }
+    experiments = {variant or table.BASE: table.resolve(loaded, variant) for variant in variants}
     if release is None:
-        for line in commands.matrix(planned, target.name):
+        for line in commands.matrix(experiments, target, protocol):
             click.echo(line)
         return
     missing = False
-    for variant, wanted in planned.items():
-        lowered = lowering.lower(
-            wanted, release, target.name, seconds=protocol.seconds, iterations=protocol.iterations
-        )
+    for variant, experiment in experiments.items():
+        lowered = plan.for_trtexec(experiment, target, release, protocol)
         click.echo(f"{case_id}:{variant} on {release}, {target.name}")
         if isinstance(lowered, lowering.Unsupported):
             click.echo(f"unsupported: {lowered.reason}")

@@ -273,5 +273,5 @@ def _modes(a: Sequence[BuildSeen], b: Sequence[BuildSeen]) -> tuple[tuple[Mode, 
         times = [exp(mean(side)) if side else None for side in values]
         found.append(Mode(structure, len(values[0]), len(values[1]), times[0], times[1]))
     found.sort(key=lambda mode: -(mode.a + mode.b))
-    p = stats.fisher([mode.a for mode in found], [mode.b for mode in found]) if len(found) > 1 else None
-    return tuple(found), p
+    counts = [mode.a for mode in found], [mode.b for mode in found]
+    return tuple(found), stats.fisher(*counts) if len(found) > 1 else None

@@ -53,13 +53,13 @@ def decisive(
 
 
 def rounds(a: Sequence[BuildSeen], b: Sequence[BuildSeen]) -> Rounds:
-    """Return the runs of both arms by round; a round that lacks an arm is left out."""
+    """Return the runs of both arms by round; a round that was cut short cancels no drift and is left out."""
     found: Rounds = {}
     for which, side in enumerate((a, b)):
         for build in side:
             for number, value in zip(build.rounds, build.runs, strict=True):
                 found.setdefault((build.session, number), ([], []))[which].append(value)
-    return {key: values for key, values in sorted(found.items()) if values[0] and values[1]}
+    return {key: values for key, values in sorted(found.items()) if len(values[0]) == len(values[1])}
 
 
 def _paired(a: Sequence[BuildSeen], b: Sequence[BuildSeen], least_sd: float) -> Statistic | None:

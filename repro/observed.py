@@ -23,6 +23,10 @@ CLOCKS = {"gpu": (("nvml", "sm_clock"),), "cpu": (("host", "cpu_frequency"),)}
 its cores, busy or not: good for a doubt, not for counting cycles."""
 MEMORY_CLOCKS = (("nvml", "memory_clock"),)
 THROTTLES = ("nvml", "event_reasons")
+MOST_RUNS = 2000
+"""More than any experiment has; what takes the square of it stays fast."""
+LOG_TIMES = (0.0, 45.0)
+"""From a nanosecond to a thousand years."""
 
 
 class KeyFigure(NamedTuple):
@@ -89,11 +93,15 @@ def load(path: Path, *, verified: bool = True) -> Source:
     records = tuple(opened.records.values())
     files = {channel.file for record in records for channel in record.telemetry.channels}
     contents = bundle.contents(opened, sorted(filter(None, files)))
+    try:
+        seen = tuple(observe(record, opened.id, path.name, contents) for record in records)
+    except Refused as error:
+        raise Refused(f"{path.name} is refused: {error.what}") from None
     newest = max((record.schema_version for record in records), default=0)
     return Source(
         path.name,
         opened.id,
-        tuple(observe(record, opened.id, path.name, contents) for record in records),
+        seen,
         opened.inspection.signer.text,
         newest if newest > SCHEMA_VERSION else None,
         opened.wrong,
@@ -101,7 +109,15 @@ def load(path: Path, *, verified: bool = True) -> Source:
 
 
 def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes]) -> Observed:
-    """Return the numbers of a record; `contents` are the bundle's telemetry files."""
+    """Return the numbers of a record; `contents` are the bundle's telemetry files.
+
+    Raise `Refused` for numbers that no run can have had.
+    """
+    if len(record.runs) > MOST_RUNS:
+        raise Refused(f"{record.record_name} has {len(record.runs)} runs; {MOST_RUNS} can be compared")
+    for run in record.runs:
+        if not LOG_TIMES[0] <= run.summary.log_median <= LOG_TIMES[1]:
+            raise Refused(f"run {run.id} of {record.record_name} has a time that can't be")
     probes = {channel.probe for channel in record.telemetry.channels}
     recorded = {name: read for name in probes if (read := recording(record, name, contents)) is not None}
 
@@ -146,7 +162,8 @@ def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes
         statistics.median(clock) if clock and all(by_run.values()) else None,
         statistics.median(memory) if memory else None,
         slowed / len(bits) if bits else None,
-        max((run.timer_check.step_share_of_median for run in record.runs), default=0.0) / math.sqrt(12),
+        max((min(1.0, run.timer_check.step_share_of_median) for run in record.runs), default=0.0)
+        / math.sqrt(12),
     )
 
 
@@ -199,4 +216,4 @@ def key_figure(record: Record) -> KeyFigure | None:
 
 def exp(value: float) -> float:
     """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
+    return math.exp(max(-700.0, min(value, 700.0)))

@@ -16,7 +16,18 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from repro import __version__, backends, bundle, cases, devices, environments, lowering, measure, models
+from repro import (
+    __version__,
+    backends,
+    bundle,
+    cases,
+    devices,
+    environments,
+    lowering,
+    measure,
+    models,
+    work,
+)
 from repro.backends import trtexec
 from repro.bundle import privacy
 from repro.environments import Environment, Say
@@ -27,16 +38,18 @@ from repro.schema import (
     Command,
     Job,
     Kit,
+    OnnxFile,
     Place,
     Protocol,
     Reference,
     ResolvedCase,
-    Scalar,
     Subject,
 )
 from repro.spec import Spec
 
 CALIBRATION = ("calib-copy", "calib-gemm")
+TURN_OVERHEAD_S = 3.0
+"""For estimates only: about what a turn takes beside pre-heating and measuring."""
 Role = Literal["subject", "calibration"]
 
 
@@ -60,6 +73,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for, as written; `None` leaves the choice to the kit."""
 
     case: str = ""
+    variants: str | None = None
+    """A set of the case's variants, `all`, or names; `None`: what `case` names."""
     arms: tuple[ArmRequest, ArmRequest] | None = None
     """Two experiments that alternate, in place of `case`."""
     rounds: int | None = None
@@ -133,8 +148,7 @@ def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
     """
     if request.arms:
         return _alternating(request, request.arms, say)
-    case_id, variants = cases.parse(request.case)
-    case = choose_case(request, case_id)
+    case, variants = chosen(request)
     target = choose_target(request, request.device, request.backend)
     if request.rounds is not None:
         raise UsageError("--rounds is for alternating comparisons", "use --builds")
@@ -151,7 +165,7 @@ def _alternating(request: Request, arms: tuple[ArmRequest, ArmRequest], say: Say
     a, b = (side.spec.case for side in arms)
     if a != b:
         raise UsageError(f"{a} and {b} are two cases", "the arms are forms of one case")
-    case = choose_case(request, a)
+    case = cases.load(a, request.cases_folder)
     target = choose_target(request, request.device, request.backend)
     wanted = [arm(name, side, case, target, say) for name, side in zip(ARMS, arms, strict=True)]
     outlives = target.backend.BUILD_OUTLIVES_PROCESS
@@ -181,15 +195,31 @@ def arm(name: Arm, side: ArmRequest, case: cases.Case, target: Target, say: Say)
     return Wanted("subject", experiment, environment, spec.threads, name)
 
 
-def choose_case(request: Request, case_id: str) -> cases.Case:
-    """Read a case; raise where it can't leave this machine, as its bundle would."""
+def chosen(request: Request) -> tuple[cases.Case, tuple[str | None, ...]]:
+    """Return the case that a user asks for, and its variants."""
+    case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
-    if case.share == "none":
-        raise Unavailable(
-            f"case {case.id} is private, and this version can't keep its model out of the bundle",
-            'share = "full" in its case.toml publishes it',
+    if request.variants is None:
+        return case, variants
+    if variants != (None,):
+        raise UsageError(
+            f"variants are named twice, in '{request.case}' and by --variants", "name them in one place"
         )
-    return case
+    return case, cases.select(case, request.variants)
+
+
+def estimate_s(request: Request) -> float:
+    """Return about how long a request will measure, by its protocol alone: nothing has run yet."""
+    _, variants = chosen(request)
+    target = choose_target(request, request.device, request.backend)
+    protocol = protocol_of(request, target)
+    calibration = len(CALIBRATION) if target.device.gpu and request.calibrate is not False else 0
+    run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
+    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    rounds = protocol.builds
+    if protocol.budget_s is not None:
+        rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
+    return rounds * round_s
 
 
 def choose_target(request: Request, device_name: str, backend_name: str | None) -> Target:
@@ -247,8 +277,16 @@ def compose(
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
         subjects.append(_subject(name, each, target, protocol))
-    if wanted[0].arm:
-        _say_of_arms(*subjects, say=say)
+    asked = [subject for subject in subjects if subject.role == "subject"]
+    refused = [subject for subject in asked if subject.refused]
+    # An arm alone compares nothing.
+    if refused and (asked[0].arm or len(refused) == len(asked)):
+        first = refused[0]
+        more = f", nor the other {len(asked) - 1}" if len(asked) > 1 and not first.arm else ""
+        label = experiments[first.record_name].label
+        raise Unavailable(f"{target.backend.PRODUCT} can't run {label}{more} ({first.refused})")
+    if asked[0].arm:
+        _say_of_arms(*asked, say=say)
     released = {each.environment.release.name for each in wanted}
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
@@ -280,31 +318,34 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
 
 
 def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> Subject:
-    """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
+    """Plan one experiment for a device and backend, or say why it can't run there."""
     device, backend, experiment = target.device, target.backend, wanted.experiment
     case = experiment.case
     planned = lowering.plan(
         experiment.settings, case.on.get(device.name, {}), device.name, backend.settings(gpu=device.gpu)
     )
-    if refusal := backend.refuse(planned.planned, gpu=device.gpu):
-        raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
-    precision = models.file_precision(str(planned.planned["precision"]))
+    precision = str(planned.planned["precision"])
+    file_precision = models.file_precision(precision)
+    data = experiment.onnx.get(file_precision)
+    refused = _without_point(experiment, planned) or backend.refuse(planned.planned, gpu=device.gpu)
+    if refused is None and isinstance(experiment.model, OnnxFile):
+        if getattr(backend, "NEEDS_MODULE", False):
+            refused = "it runs the modules of the kit's own cases only"
+        elif planned.planned.get("io_layout", "chw") != "chw" and len(experiment.model.input) != 4:
+            refused = "only tensors [n, c, h, w] have layouts"
+    if refused is None and data is None:
+        refused = f"the case has no model in {file_precision}"
     release, interpreter = wanted.environment.release.name, wanted.environment.interpreter
     commands: tuple[Command, ...] = ()
-    if backend.NAME == trtexec.NAME:
-        lowered = lowering.lower(
-            planned.planned,
-            release,
-            device.name,
-            seconds=protocol.seconds,
-            iterations=protocol.iterations,
-        )
+    if refused is None and backend.NAME == trtexec.NAME:
+        lowered = for_trtexec(experiment, device, release, protocol)
         if isinstance(lowered, lowering.Unsupported):
-            raise Unavailable(f"{release} can't run {experiment.label} on {device.name} ({lowered.reason})")
-        planned = lowering.Plan(
-            lowered.planned, planned.inapplicable, (*planned.substitutions, *lowered.substitutions)
-        )
-        precision, commands = lowered.model_precision, lowered.commands
+            refused = lowered.reason
+        else:
+            planned = lowering.Plan(
+                lowered.planned, planned.inapplicable, (*planned.substitutions, *lowered.substitutions)
+            )
+            file_precision, commands = lowered.model_precision, lowered.commands
     return Subject(
         record_name=name,
         role=wanted.role,
@@ -314,10 +355,12 @@ def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> S
         planned=planned.planned,
         inapplicable=planned.inapplicable,
         substitutions=planned.substitutions,
-        model_file=f"records/{name}/case/model.{precision}.onnx",
+        model_file=f"records/{name}/case/model.{file_precision}.onnx",
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
         commands=commands,
+        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        refused=refused,
         arm=wanted.arm,
         release=release,
         interpreter=str(interpreter) if interpreter else None,
@@ -325,10 +368,33 @@ def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> S
     )
 
 
-def for_trtexec(experiment: cases.Experiment, device: devices.Device) -> dict[str, Scalar | None]:
-    """Return what is planned of an experiment for trtexec, before a release is chosen."""
+def for_trtexec(
+    experiment: cases.Experiment, device: devices.Device, release: str, protocol: Protocol
+) -> lowering.Commands | lowering.Unsupported:
+    """Return the commands of an experiment on a release of trtexec, or why it can't run it."""
     on_device = experiment.case.on.get(device.name, {})
-    return lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
+    planned = lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
+    if planned["precision"] == "int8" and not models.may_be_quantised(experiment.model):
+        return lowering.Unsupported(release, "int8 comes from Q/DQ nodes, and this model has none")
+    return lowering.lower(
+        planned,
+        release,
+        device.name,
+        files=tuple(experiment.onnx),
+        seconds=protocol.seconds,
+        iterations=protocol.iterations,
+    )
+
+
+def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:
+    """Return which change of a variant would not take place: it would measure something else."""
+    variant = experiment.case.variants.get(experiment.variant or "")
+    for name in variant.settings if variant else ():
+        if name in planned.inapplicable and experiment.changes(name):
+            return f"it has no setting {name}, which is what this variant is about"
+        if any(name == each.setting for each in planned.substitutions):
+            return f"{name} is what this variant is about, and the case replaces it on this device"
+    return None
 
 
 def kit() -> Kit:

@@ -188,7 +188,7 @@ def _runs(seen: Spread, side: Sequence[Observed]) -> int:
         for run in each.record.runs
         if run.phases
     ]
-    if not builds or not spans or sum(spans) <= 0:
+    if not builds or not spans or min(sum(builds), sum(spans)) <= 0:
         return 1
     cost = (sum(builds) / len(builds)) / (sum(spans) / len(spans))
     wanted = math.sqrt(cost) * seen.runs / seen.builds if seen.builds else math.inf

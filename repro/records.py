@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, measure, models, telemetry
+from repro import backends, boards, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
@@ -33,6 +34,7 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
+    Phase,
     ProtocolSeen,
     Record,
     ReleaseSeen,
@@ -49,6 +51,9 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
+SM_CLOCKS = (("nvml", "sm_clock"),)
+MEMORY_CLOCKS = (("nvml", "memory_clock"),)
+"""Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -198,8 +203,8 @@ def _record(
     profiles = backend.BUILD_OUTLIVES_PROCESS
     stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
-    status: Status = "failed" if error or not runs else "measured"
-    reason = None if runs else "it ended before anything was measured"
+    status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
+    reason = subject.refused or (None if runs else "it ended before anything was measured")
     if error:
         # Some libraries explain themselves over many lines; the stage's error keeps them all.
         reason = error.message.strip().partition("\n")[0]
@@ -262,7 +267,8 @@ def _record(
         ),
         runs=runs,
         layers=first.layers,
-        work=models.work(subject.model, precision),
+        work=subject.work
+        and work.observed(subject.work, sitting.gpu.l2_bytes if sitting.gpu else None, first.layers),
         telemetry=recording.telemetry,
         privacy=None,
         logs=(),
@@ -298,7 +304,9 @@ def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
         name = fact_value(facts, "cpu_model")
         return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
     mig = fact_value(facts, "mig_mode")
+    row = boards.match(gpu.name, gpu.compute_capability, gpu.sm_count)
     return Board(
+        matched_id=row.id if row else None,
         name=gpu.name,
         compute_capability=gpu.compute_capability,
         sm_count=gpu.sm_count,
@@ -407,6 +415,8 @@ def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, rec
         flags=tuple(flags),
         enqueue_median_ns=measured.enqueue_median_ns,
         mean_power_w=nvml.rate("energy", window) if nvml else None,
+        sm_clock_mhz=_median(recording, SM_CLOCKS, window),
+        memory_clock_mhz=_median(recording, MEMORY_CLOCKS, window),
     )
 
 
@@ -434,6 +444,15 @@ def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
             )
         )
     return found
+
+
+def _median(recording: Recording, channels: Sequence[tuple[str, str]], window: Phase) -> float | None:
+    """Return the median of the first of these channels that was read while a run was measured."""
+    for probe, name in channels:
+        recorded = recording.probes.get(probe)
+        if recorded and (readings := [value for _, value in recorded.during(name, window)]):
+            return statistics.median(readings)
+    return None
 
 
 def _slowed(readings: Sequence[float]) -> list[Flag]:
@@ -482,7 +501,7 @@ WHY_MISSING = {
     "runtime.place.limits.cpus": "the control group sets none",
     "runtime.place.limits.memory_bytes": "the control group sets none",
     "runtime.place.virtualised": "this system doesn't tell",
-    "board.matched_id": "the table of boards holds GPUs only",
+    "board.matched_id": "the table of boards holds GPUs only, and not all of them",
     "board.name": "this system doesn't tell the processor's name",
     "board.compute_capability": NO_GPU,
     "board.sm_count": NO_GPU,
@@ -501,12 +520,18 @@ WHY_MISSING = {
     "builds.check": "the turn ended before the check",
     "builds.check.error": "the sampled output is not finite",
     "runs.mean_power_w": NO_GPU,
+    "runs.sm_clock_mhz": NO_GPU,
+    "runs.memory_clock_mhz": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
     "layers.type": "the runtime was asked for names only",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",
+    "work.bytes_l2": "the size of the L2 cache is not known",
+    "work.bytes_reformats": "this backend doesn't tell which layers change layouts, or of what size",
+    "work.bytes_ends": "an earlier version of the kit didn't count it",
+    "work.other_ops": "an earlier version of the kit didn't count it",
     "telemetry.sampler": "nothing was sampled",
     "telemetry.sampler.pinned_to": "the sampler is not pinned",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from repro import bundle, cases, measure, plan
+from repro.bundle import privacy
 from repro.environments import Say
 from repro.errors import Refused, Unavailable, UsageError
 from repro.plan import ArmRequest, Experiments, Request, Target, Wanted
@@ -166,13 +167,17 @@ def _wanted(request: Request, record: Record, target: Target, say: Say) -> Wante
             f"the bundle's case {record.case.id} is not known here",
             "name the folder that holds it with --cases",
         )
-    case = plan.choose_case(request, record.case.id)
+    case = cases.load(record.case.id, request.cases_folder)
     experiment = cases.resolve(case, record.case.variant, record.settings.requested)
-    if experiment.ref.digest != record.case.digest:
+    digest = experiment.ref.digest
+    if record.case.share == "none":
+        # A private case has a pseudonym there, which only this machine can make.
+        digest = privacy.of_machine().of("case", digest)
+    if digest != record.case.digest:
         theirs, ours = record.model.digests, experiment.model_digests
         raise Unavailable(
             f"case {experiment.label} is another experiment here than in the bundle "
-            f"(digest {experiment.ref.digest[:12]} here, {record.case.digest[:12]} there; "
+            f"(digest {digest[:12]} here, {record.case.digest[:12]} there; "
             f"{'its model differs' if theirs != ours else 'its model is the same'})",
             f"the bundle has version {record.case.version}, this kit {case.version}",
         )

@@ -15,8 +15,6 @@ from repro.observed import BuildSeen, Observed, Source
 from repro.schema import Across
 
 ACROSS: tuple[Across, ...] = get_args(Across)
-
-
 Pair = tuple["Group", "Group"]
 VariantKey = tuple[str, str, str | None]
 """Role, case and variant."""
@@ -36,19 +34,24 @@ class Group(NamedTuple):
 
 def distinct(sources: Sequence[Source], notes: list[str]) -> list[Source]:
     """Return the sources without repetitions; raise `Unavailable` where only one is left of several."""
-    found: dict[object, Source] = {}
+    found: list[Source] = []
     for source in sources:
         # Sealed twice, a session is still one: its runs are the same runs.
-        runs = frozenset((o.record.run_id, o.record.record_name) for o in source.observed)
-        twin = found.setdefault(runs or source.id, source)
-        if twin is not source:
-            what = "are the same bundle" if twin.id == source.id else "hold the same runs"
-            name = twin.file if twin.file != source.file else f"{twin.file} (named twice)"
-            notes.append(f"{name} and {source.file} {what}; it counts once")
+        twin = next((one for one in found if one.id == source.id or _runs(one) & _runs(source)), None)
+        if twin is None:
+            found.append(source)
+            continue
+        what = "are the same bundle" if twin.id == source.id else "hold the same runs"
+        name = twin.file if twin.file != source.file else f"{twin.file} (named twice)"
+        notes.append(f"{name} and {source.file} {what}; it counts once")
     if len(found) < 2 <= len(sources):
         hint = "a bundle equals itself; name another"
         raise Unavailable(f"not comparable: {notes[0].partition(';')[0]}", hint)
-    return list(found.values())
+    return found
+
+
+def _runs(source: Source) -> set[tuple[str, str]]:
+    return {(seen.record.run_id, seen.record.record_name) for seen in source.observed}
 
 
 def subjects(source: Source) -> tuple[Observed, ...]:
@@ -78,6 +81,9 @@ def guess(sources: Sequence[Source], *, alternating: bool) -> Across:
             for arm in sorted({o.arm or "" for o in subjects(source)})
         ]
     for across in ACROSS:
+        # Arms that are two variants stand against each other, whatever else is the same.
+        if across == "setting" and alternating and len({seen.record.case.variant for seen in firsts}) > 1:
+            return across
         if len({_key(seen, across) for seen in firsts}) > 1:
             return across
     return "release"

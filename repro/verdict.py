@@ -56,6 +56,8 @@ def conclude(evidence: Evidence, margin: float, across: Across) -> Verdict:
     if not evidence.estimates:
         a, b = evidence.builds
         sentence = f"{a} and {b} builds say nothing about builds: at least 2 a side are needed, better 5"
+        if min(a, b) >= 2:
+            sentence = "no round has both arms in full: at least 2 rounds are needed, better 5"
         return verdict("inconclusive", "too_few", sentence)
     best = evidence.estimates[0]
     about = _about(best)
@@ -112,17 +114,26 @@ def _about(best: Estimate) -> str:
 
 
 def _wanted(statistic: Statistic, margin: float) -> str:
-    """Say how much more it takes to find the margin with the usual power, from the spread seen."""
-    limit = f"{100 * margin:g} %"
-    se, n_a, n_b = float(statistic.difference.se), len(statistic.a), len(statistic.b)
+    """Say how many more it takes to tell, at the spread seen: to find the margin, and around this estimate.
+
+    The interval must become narrow enough to leave out 0 or the margin, whichever is farther:
+    n × (half width / distance)².
+    """
+    difference, n_a, n_b = statistic.difference, len(statistic.a), len(statistic.b)
+    se, centre, limit = float(difference.se), abs(float(difference.estimate)), math.log1p(margin)
     if math.isnan(se):
-        return f"{n_a} of {statistic.unit} shows no spread: at least 2 are needed, better 5"
+        return f"one {statistic.unit.removesuffix('s')} shows no spread: at least 2 are needed, better 5"
     pairs = statistic.unit == "rounds"
     sd = se * math.sqrt(n_a) if pairs else se / math.sqrt(1 / n_a + 1 / n_b)
-    n = power.needed(sd, margin, pairs=pairs)
-    many = f"about {n} {statistic.unit}" if n else f"more than {power.MOST} {statistic.unit}"
+    distance = max(centre, limit - centre)
+    narrow = math.ceil(max(n_a, n_b) * (float(difference.half_width()) / distance) ** 2)
+    n = max(power.needed(sd, margin, pairs=pairs) or power.MOST + 1, narrow)
+    many = f"about {n}" if n <= power.MOST else f"more than {power.MOST}"
     side = "" if pairs else " a side"
-    return f"neither a difference nor equivalence within {limit} is shown; {many}{side} would do"
+    return (
+        f"neither a difference nor equivalence within {100 * margin:g} % is shown; "
+        f"{many} {statistic.unit}{side} would do"
+    )
 
 
 def _machine_changed(best: Estimate, calibration: Sequence[Compared], margin: float) -> str | None:

@@ -101,7 +101,7 @@ def order_of(job: Job) -> tuple[Turn, ...]:
         return measure.alternating(
             arms["A"], arms["B"], job.protocol, job.seed, build_outlives_process=outlives
         )
-    names = [subject.record_name for subject in job.subjects]
+    names = [subject.record_name for subject in job.subjects if subject.refused is None]
     return measure.order(names, job.protocol, job.seed, build_outlives_process=outlives)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import lowering, models
+from repro import attained, lowering, models
 from repro.bundle import Bundle
 from repro.errors import UsageError
 from repro.observed import exp, key_figure
+from repro.report import roofs
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
@@ -93,6 +94,20 @@ class Report(msgspec.Struct, frozen=True):
 
     card: tuple[Row, ...]
     details: tuple[Table | Listing, ...]
+
+
+def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
+    """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
+    times = [
+        (record, figure.value_ns / 1e9)
+        for record in bundle.records.values()
+        if (figure := key_figure(record)) is not None
+    ]
+    calibrated = attained.calibration(times)
+    found = [
+        attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def report(bundle: Bundle) -> Report:
@@ -294,10 +309,12 @@ def _modes_text(record: Record) -> str:
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share != "full":
+    if record.case.share not in ("full", "model"):
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
+    if record.case.share == "model":
+        return "yes: the user's own model is in the bundle, on the user's word"
     return "yes: model, settings and protocol are in the bundle"
 
 
@@ -345,8 +362,13 @@ def _details(bundle: Bundle) -> Iterable[Table | Listing]:
             )
         ),
     )
+    bounded = {each.record.record_name: each for each in attained_by(bundle)}
+    for part in roofs.overview(tuple(bounded.values())):
+        yield _table(part)
     for record in bundle.records.values():
         of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        if record.record_name in bounded:
+            yield from map(_table, roofs.details(bounded[record.record_name], of))
         yield from _of_record(record, of)
         if record.commands:
             yield commands(record, of)
@@ -372,8 +394,8 @@ def _input_code(record: Record) -> Iterable[str]:
     """Give the code that writes the first build's input, where the record describes one of the kit's own."""
     layout = record.settings.planned.get("io_layout")
     for source in record.model.inputs:
-        plain = len(source.shape) == 4 and source.dtype in models.DTYPES and layout in LAYOUTS
-        if plain and source.name == lowering.INPUT:
+        laid_out = layout == "chw" or (layout in LAYOUTS and len(source.shape) == 4)
+        if laid_out and source.dtype in models.DTYPES and source.name == lowering.INPUT:
             own = msgspec.structs.replace(source, layout=str(layout))
             yield models.input_code(f"{record.protocol.seed}/0", own)
 
@@ -388,6 +410,7 @@ def _known_commands(record: Record) -> tuple[Command, ...]:
             planned,
             record.runtime.release.name,
             record.runtime.device,
+            files=(record.model.built_from,),
             iterations=record.protocol.planned.iterations,
         )
     except (UsageError, ValueError):
@@ -533,6 +556,10 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
     if record.layers:
         yield layers_table(record.layers, f"Layers{of}")
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _table(part: roofs.Part) -> Table:
+    return Table(part.title, part.columns, _rows(*part.rows))
 
 
 def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:

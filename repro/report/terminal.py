@@ -14,12 +14,15 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.bundle import Inspection
+from repro.diagnose import Finding
 from repro.doctor import Line
 from repro.report.comparison import Account
 from repro.report.content import LABEL_COLUMNS, Listing, Report, Row, Table
-from repro.report.text import seconds
+from repro.report.text import safe, seconds
 from repro.worker import Progress
 
+SHORT_COLUMNS = 15
+"""Cells that are no longer are not broken, where others of the row can be."""
 MOODS = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow"}
 PHASES = {
     "prepare": "preparing inputs",
@@ -56,8 +59,9 @@ def show_table(console: Console, part: Table | Listing) -> None:
             console.print(Text(line), soft_wrap=True)
         return
     table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
-    for column in part.columns:
-        table.add_column(Text(column), overflow="fold")
+    for i, column in enumerate(part.columns):
+        short = max(len(row[i]) for row in part.rows) <= SHORT_COLUMNS
+        table.add_column(Text(column), overflow="fold", no_wrap=short)
     for row in part.rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print()
@@ -109,6 +113,20 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
         console.print(Text(f"{name.capitalize():<12}{finding.text}"), soft_wrap=True)
     if inspection.bundle_id:
         console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
+
+
+def show_findings(console: Console, found: Sequence[Finding]) -> None:
+    """Print what was diagnosed: each finding with its evidence and the next experiment."""
+    colours = {"proven": "bold", "supported": "bold yellow", "possible": "bold dim"}
+    for each in found:
+        label = (f"{each.strength:<10}", colours[each.strength])
+        console.print(Text.assemble(label, safe(each.says, 400), f"  [{each.rule}]"), soft_wrap=True)
+        for one in each.evidence:
+            text = f"{safe(one.what)}: {safe(one.value)} ({safe(one.where)})"
+            console.print(Text(f"{'':<10}{text}", style="dim"), soft_wrap=True)
+        console.print(Text(f"{'':<10}next: {safe(each.next, 400)}"), soft_wrap=True)
+    if not found:
+        console.print("nothing that a rule knows")
 
 
 def show_lines(console: Console, lines: Sequence[Line]) -> None:

@@ -68,10 +68,12 @@ def of_run(
 
 def _precision(layers: Sequence[Layer], said: str, planned: Scalar | None) -> Effective:
     """Return the one type of all layers that compute, `mixed`, or what was said where layers tell none."""
+    computing = [layer for layer in layers if not layer.is_reformat]
+    if planned == "int8" and any(tensor.dtype == "int8" for layer in computing for tensor in layer.inputs):
+        return Effective("int8", "graph")
     found = {
         tensor.dtype
-        for layer in layers
-        if not layer.is_reformat
+        for layer in computing
         for tensor in (*layer.inputs, *layer.outputs)
         if tensor.dtype in _FLOATS
     }

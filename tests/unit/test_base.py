@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import seal
+from tests.builders import make_session, seal
 from tests.unit.test_layers import ORDER
 
 EXTRAS = ("onnx", "onnxruntime", "docker", "psutil", "pynvml", "torch", "tensorrt", "jtop")
@@ -75,3 +75,13 @@ def test_a_bundle_is_read_without_the_extras(tmp_path: Path, arguments: list[str
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code in (0, 4), end.code"
     )
     assert words in without(EXTRAS, (), program)
+
+
+def test_bundles_are_compared_without_the_extras(tmp_path: Path) -> None:
+    paths = [seal(tmp_path / f"{v}.zip", make_session((10.0, 10.1), v, v)).path for v in ("1.0", "1.1")]
+    program = (
+        f"sys.argv = ['repro', 'compare', {str(paths[0])!r}, {str(paths[1])!r}, '--fail-on', 'none']\n"
+        "from repro.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code"
+    )
+    assert "made-up EQUIVALENT" in without(EXTRAS, (), program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -133,6 +134,34 @@ def test_noise_is_inconclusive_and_says_how_many_would_do() -> None:
     assert (verdict.name, verdict.code) == ("inconclusive", "too_noisy")
     assert "about" in verdict.sentence
     assert "builds a side would do" in verdict.sentence
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.0075, 1.015, 1.0225, 1.03])
+def test_what_would_do_is_more_than_there_is_wherever_the_estimate_lies(factor: float) -> None:
+    spread = (0.965, 0.985, 1.0, 1.015, 1.035)
+    a = make_session(tuple(10 * each for each in spread), "a", "1.0")
+    b = make_session(tuple(10 * factor * each for each in spread), "b", "1.1")
+    verdict = only(a, b).verdict
+    assert verdict.code == "too_noisy"
+    (number,) = re.findall(r"about (\d+) builds a side", verdict.sentence)
+    assert int(number) > 5
+
+
+def test_one_round_shows_no_spread_and_none_in_full_says_so() -> None:
+    a, b = make_arms(EVEN[:2], EVEN[:2])
+    (pair,) = compare([source(a, b)]).compared
+    assert (pair.verdict.name, pair.verdict.code) == ("inconclusive", "too_few")
+    assert "one round shows no spread" in pair.verdict.sentence
+    cut = replace(b, runs=b.runs[:1])
+    (pair,) = compare([source(a, cut)]).compared
+    assert pair.rounds == ()
+    assert "at least 2 a side" in pair.verdict.sentence
+
+
+def test_a_round_that_was_cut_short_is_left_out() -> None:
+    a, b = make_arms(EVEN[:4], times(1.1)[:4])
+    (pair,) = compare([source(a, replace(b, runs=b.runs[:3]))]).compared
+    assert len(pair.rounds) == 1
 
 
 def test_mean_and_median_of_opposite_signs_are_inconclusive() -> None:
@@ -334,6 +363,13 @@ def test_arms_are_named_by_what_tells_them_apart() -> None:
     assert [g.name for g in sides.arms([source(a, same)])] == ["arm A", "arm B"]
 
 
+def test_arms_that_are_two_variants_stand_against_each_other() -> None:
+    a, b = make_arms(EVEN[:4], times(1.1)[:4])
+    wide = replace(b, case=replace(b.case, variant="wide"), runtime=a.runtime)
+    (pair,) = compare([source(a, wide)]).compared
+    assert (pair.variant, pair.verdict.name) == ("base → wide", "slower")
+
+
 def test_sessions_that_alternate_are_pooled_by_round() -> None:
     sources = [source(*make_arms(EVEN[:4], times(1.1)[:4], f"s{i}")) for i in range(2)]
     (pair,) = compare(sources).compared
@@ -358,6 +394,12 @@ def test_one_of_three_named_twice_counts_once() -> None:
     found = compare([source(old()), source(new()), source(new())])
     assert len(found.compared) == 1
     assert any("counts once" in note for note in found.notes)
+
+
+def test_a_part_of_a_session_is_no_other_session() -> None:
+    whole = source(old(), variant(old(), "wide"))
+    with pytest.raises(Unavailable, match="hold the same runs"):
+        compare([whole, source(old(), name="part")])
 
 
 def test_a_failed_side_among_several_leaves_the_others() -> None:

@@ -133,3 +133,17 @@ def test_a_bundle_is_loaded_with_its_signer_and_schema(tmp_path: Path) -> None:
     assert (source.file, source.newer, source.wrong) == ("a.zip", SCHEMA_VERSION + 1, None)
     assert source.signer == "nobody signed this"
     assert observed.load(seal(tmp_path / "b.zip").path).newer is None
+
+
+@pytest.mark.parametrize("log_median", [-1e308, -1.0, 46.0, 1e308])
+def test_a_time_that_cannot_be_is_refused(log_median: float) -> None:
+    run = make_run(0, 1.0)
+    run = replace(run, summary=replace(run.summary, log_median=log_median))
+    with pytest.raises(Refused, match=r"run b0r0 of base-ort-1\.0 has a time that can't be"):
+        observed.observe(make_record((1.0,), runs=(run,)), "id", "f", {})
+
+
+def test_more_runs_than_any_experiment_has_are_refused() -> None:
+    runs = (make_run(0, 1.0),) * (observed.MOST_RUNS + 1)
+    with pytest.raises(Refused, match="2000 can be compared"):
+        observed.observe(make_record((1.0,), runs=runs), "id", "f", {})

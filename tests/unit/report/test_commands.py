@@ -105,12 +105,24 @@ def test_a_release_that_nobody_knows_is_no_crash() -> None:
     assert content.commands(foreign, "").rows[0].startswith("# this kit gives other commands")
 
 
+@pytest.mark.parametrize(("layout", "told"), [("chw", True), ("hwc8", False), ("hwc9", False)])
+def test_an_input_that_has_no_such_layout_has_no_code(layout: str, told: bool) -> None:
+    plain = record()
+    inputs = tuple(msgspec.structs.replace(each, shape=(1, 2)) for each in plain.model.inputs)
+    planned = {**plain.settings.planned, "io_layout": layout}
+    flat = msgspec.structs.replace(
+        plain,
+        model=msgspec.structs.replace(plain.model, inputs=inputs),
+        settings=msgspec.structs.replace(plain.settings, planned=planned),
+    )
+    assert any("python3" in line for line in content.commands(flat, "").rows) is told
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"name": 'x").digest(1); import os; os.system("id"); ("'},
         {"dtype": "fp16; import os"},
-        {"shape": (1, 2)},
     ],
 )
 def test_no_code_is_made_of_what_a_record_calls_its_input(changes: dict[str, Any]) -> None:

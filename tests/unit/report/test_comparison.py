@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from repro import observed
 from repro.compare import compare
-from repro.errors import ExitCode, UsageError
+from repro.compare import plan as make_plan
+from repro.errors import ExitCode, Refused, UsageError
 from repro.observed import Source
 from repro.report import comparison as report
 from repro.report import markdown, page
@@ -211,3 +213,51 @@ def test_a_browser_shows_it_without_a_word_or_a_request(tmp_path: Path, scheme: 
     middle = sorted(brightness)[len(brightness) // 2]
     assert middle > 0.9 if scheme == "light" else middle < 0.2
     assert len(colours) > 100, "blank"
+
+
+# --- numbers that somebody made up to harm ------------------------------------------------------
+
+EXTREMES = (0, -1, 1, -1e308, 1e308, 1e-308, 2**62, -(2**62))
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all numbers in a JSON value."""
+    if isinstance(value, dict):
+        return [each for key, item in value.items() for each in leaves(item, (*path, key))]
+    if isinstance(value, list):
+        return [each for i, item in enumerate(value) for each in leaves(item, (*path, i))]
+    return [path] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def test_no_number_of_a_bundle_breaks_the_comparison() -> None:
+    layers = (Layer("conv1", "Convolution", time_ns=5),)
+    record = session(1.0, "1.0", layers=layers)
+    # Two builds of two runs keep every rule in play and the number of numbers small.
+    runs = tuple(make_run(b, 10.0 + b + r, id=f"b{b}r{r}") for b in range(2) for r in range(2))
+    record = replace(record, runs=runs, builds=record.builds[:2])
+    text = msgspec.json.encode(record)
+    other = source(replace(record, run_id="other", session_id="other"))
+    tried = 0
+    for path in leaves(json.loads(text)):
+        if any(isinstance(key, int) and key > 0 for key in path):
+            continue  # The first of each list stands for the others.
+        for extreme in EXTREMES:
+            value = json.loads(text)
+            inner = value
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = (
+                extreme if isinstance(inner[path[-1]], float) else int(max(-(2**62), min(extreme, 2**62)))
+            )
+            try:
+                made = source(msgspec.json.decode(msgspec.json.encode(value), type=Record))
+            except (Refused, msgspec.ValidationError):
+                continue
+            comparison = compare([other, made])
+            account = report.account(comparison)
+            markdown.comparison(account)
+            for plan in make_plan(made, 0.03).values():
+                if plan:
+                    report.plan_table("x", plan)
+            tried += 1
+    assert tried > 100
