@@ -18,10 +18,13 @@ from repro import __version__
 from repro.errors import ExitCode, ReproError, UsageError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from rich.console import Console
 
     from repro.bundle import Inspection
     from repro.gather import Prepared
+    from repro.plan import Request
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -84,58 +87,167 @@ def cli() -> None:
     """Reproducible, signed evidence for TensorRT bug reports."""
 
 
+def _measuring_options(command: F) -> F:
+    """Add the options of every verb that measures."""
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--device", default="auto", show_default=True, help="What to measure on (`repro devices`)."
+            ),
+            click.option("--backend", help="What builds and executes; default: the device's own."),
+            click.option("--place", default="auto", show_default=True, help="Where the worker runs."),
+            click.option("--protocol", help="brief, standard or forum; default: the device's own."),
+            click.option("--duration", type=Duration(), help="Least measured time of a run."),
+            click.option("--iterations", type=int, help="Least number of iterations of a run."),
+            click.option(
+                "--threads", type=int, help="Threads on the CPU; default: one less than usable cores."
+            ),
+            click.option("--work", type=path, default=Path("work"), show_default=True, help="Work folder."),
+            click.option("--cases", "cases_folder", type=path, help="Folder with more cases."),
+            click.option(
+                "--claim",
+                "claims",
+                multiple=True,
+                help="What is wrong, as KIND field=value …; repeatable.",
+            ),
+            click.option(
+                "--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build."
+            ),
+            click.option(
+                "--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run."
+            ),
+            click.option(
+                "--rounds", type=int, help="Quads A B B A of an alternating comparison; default: 6."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.argument("case", metavar="CASE[:VARIANT]")
-@click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
-@click.option("--release", help="Runtime release; default: the device's own.")
-@click.option("--backend", help="What builds and executes; default: the device's own.")
-@click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
-@click.option("--protocol", help="brief, standard or forum; default: the device's own.")
+@click.argument("case", metavar="CASE[:VARIANT]", required=False, default="")
+@click.option(
+    "--variants",
+    is_flag=False,
+    flag_value="core",
+    help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
+)
+@click.option("--release", help="Runtime release; default: the one that is installed (`repro releases`).")
+@click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--builds", type=int, help="Number of builds.")
 @click.option("--runs", type=int, help="Runs of each build.")
-@click.option("--duration", type=Duration(), help="Least measured time of a run.")
-@click.option("--iterations", type=int, help="Least number of iterations of a run.")
-@click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,
     help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",
 )
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle exactly.",
 )
-@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
-@click.option("--claim", "claims", multiple=True, help="What is wrong, as KIND field=value …; repeatable.")
-@click.option("--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build.")
-@click.option("--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle as arm A, alternating with this one as arm B.",
+)
+@_measuring_options
 @_sealing_options
-def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: bool, **options: Any) -> None:
-    """Run a case and seal what came of it into a signed bundle."""
+def run(**options: Any) -> None:
+    """Run a case and seal what came of it into a signed bundle.
+
+    With --like or --against the experiment is that of a bundle. --against compares it with
+    CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], or with itself under what --release, --python or
+    --threads say.
+    """
     from repro import devices
+
+    repeated = options["like"] or options["against"]
+    if not options["case"] and not repeated:
+        raise click.UsageError("Missing argument 'CASE[:VARIANT]'.")
+    if options["variants"] and repeated:
+        raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
+    if options["device"] == "auto" and not repeated:
+        options["device"] = _best(devices)
+    _run(options)
+
+
+@cli.command()
+@click.argument("spec_a")
+@click.argument("spec_b")
+@click.option("--python-a", type=click.Path(path_type=Path), help="Python that has the release of A.")
+@click.option("--python-b", type=click.Path(path_type=Path), help="Python that has the release of B.")
+@_measuring_options
+@_sealing_options
+def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, **options: Any) -> None:
+    """Compare two releases or settings, alternating in one session.
+
+    The arms take turns in quads, A B B A or B A A B, so that drift of the machine cancels.
+
+    A SPEC is CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], for example conv16@ort-1.30.0, conv16:hwc8 or
+    conv16+threads=2. Without a release it is the installed one; one that isn't here is installed into an
+    environment of its own, once.
+    """
+    from repro import devices
+    from repro.plan import ArmRequest
+    from repro.spec import parse
+
+    options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
+    if options["device"] == "auto":
+        options["device"] = _best(devices)
+    _run(options)
+
+
+def _best(devices: ModuleType) -> str:
+    name: str = devices.choose("auto").name
+    _say(f"measuring on {name}, the best that can be measured on here (`repro devices`)")
+    return name
+
+
+def _run(options: dict[str, Any]) -> NoReturn:
+    """Run what the options of `run` or `ab` ask for."""
     from repro.claims import parse
     from repro.plan import Request
     from repro.report import terminal
     from repro.run import run_case
 
-    if options["device"] == "auto":
-        options["device"] = devices.choose("auto").name
-        _say(f"measuring on {options['device']}, the best that can be measured on here (`repro devices`)")
+    yes = options.pop("yes")
     request = Request(
-        claims=tuple(map(parse, claims)),
-        duration_s=duration,
-        max_size_bytes=max_size * 2**20,
+        claims=tuple(map(parse, options.pop("claims"))),
+        duration_s=options.pop("duration"),
+        max_size_bytes=options.pop("max_size") * 2**20,
         timeout_build_s=options.pop("timeout_build"),
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
+    if request.variants == "all":
+        _agree_to_time(request, yes=yes)
     with terminal.Watcher(_console(stderr=True)) as watch:
 
         def approve(prepared: Prepared) -> bool:
             watch.stop()
             return _approve(prepared, yes=yes)
 
-        done = run_case(request, watch, approve)
+        done = run_case(request, watch, approve, _say)
     _finish(done)
+
+
+def _agree_to_time(request: Request, *, yes: bool) -> None:
+    """Say how long it will take, and ask."""
+    from repro import plan
+    from repro.report.text import seconds
+
+    takes = f"{len(plan.chosen(request)[1])} variants, about {seconds(plan.estimate_s(request))}"
+    if yes:
+        _say(takes)
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"that is {takes}", "add --yes")
+    elif not click.confirm(f"That is {takes}. Begin?", default=True):
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def _approve(prepared: Prepared, *, yes: bool) -> bool:
@@ -172,11 +284,28 @@ def _finish(done: Done) -> NoReturn:
     terminal.show_card(_console(), content.card(bundle.read(done.sealed.path)))
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
-    click.echo(f"next: repro show {path}\n      repro verify {path}")
+    alternating = all(turn.arm for turn in done.records[0].protocol.order)
+    click.echo(f"next: repro show {path}\n      repro {'compare' if alternating else 'verify'} {path}")
+    for record in done.records:
+        if record.status == "unavailable":
+            _say(f"{record.record_name} is unavailable here: {record.reason}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
-    raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+        raise SystemExit(ExitCode.NEGATIVE)
+    raise SystemExit(_verdict(done.sealed.path) if alternating else ExitCode.DONE)
+
+
+def _verdict(path: Path) -> ExitCode:
+    """Print what came of comparing the arms of a bundle; return what the verdict exits with."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison, terminal
+
+    found = judge([observed.load(path)])
+    click.echo()
+    terminal.show_verdicts(_console(), comparison.account(found))
+    return comparison.exit_code(found)
 
 
 @cli.command()
@@ -302,7 +431,8 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--json", "as_json", is_flag=True, help="Statement and records as JSON.")
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with findings and figures there.")
+def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, html: Path | None) -> None:
     """Show what a bundle says: a card, then the details.
 
     Default: the newest in bundles/.
@@ -316,6 +446,14 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
 
         value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    elif html is not None:
+        from repro.report.bundle_page import render
+
+        try:
+            html.write_text(render(opened), encoding="utf-8")
+        except OSError as error:
+            raise ReproError(f"can't write {html} ({error.strerror})", "name another file") from None
+        _say(f"written to {_shown(html)}")
     elif markdown:
         from repro.report import markdown as page
 
@@ -418,7 +556,7 @@ def compare(
 @click.option("--power", type=Share(), default="90%", show_default=True, help="In which share of cases.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
-    """Tell how much repetition a difference needs to be found."""
+    """Tell how many builds, rounds or sessions a difference takes."""
     from repro import observed
     from repro.compare import plan as make
     from repro.report import comparison as report
@@ -439,6 +577,133 @@ def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
                 for note in report.plan_notes(found):
                     click.echo(f"note: {note}")
     raise SystemExit(ExitCode.DONE if any(plans.values()) else ExitCode.UNDECIDED)
+
+
+@cli.command()
+@click.argument("subject", metavar="BUNDLE|CASE", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
+    """Find what a bundle or a case shows or suggests.
+
+    A case needs no run for that. Each finding has its evidence, its strength (proven, supported,
+    possible) and the next experiment. Default: the newest bundle in bundles/.
+    """
+    from repro import bundle, facts
+    from repro import cases as table
+    from repro import diagnose as rules
+
+    path = Path(subject) if subject else _newest()
+    if path.suffix == ".zip" or path.is_file():
+        found = rules.diagnose(facts.of_bundle(bundle.read(path)))
+    else:
+        found = rules.diagnose(facts.of_case(table.load(str(subject), cases_folder)))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        return
+    from repro.report import terminal
+
+    terminal.show_findings(_console(), found)
+
+
+@cli.group()
+def case() -> None:
+    """Make, check and publish cases."""
+
+
+@case.command("new")
+@click.argument("case_id", metavar="ID")
+@click.option(
+    "--onnx", "path", type=click.Path(path_type=Path), required=True, help="The network; FP32 or FP16."
+)
+@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x…", help="Binds the input's open shape.")
+@click.option(
+    "--share",
+    type=click.Choice(["none", "model"]),
+    default="none",
+    show_default=True,
+    help="none: the model never leaves this machine; model: it is in every bundle.",
+)
+@click.option(
+    "--cases",
+    "cases_folder",
+    type=click.Path(path_type=Path),
+    default=Path("cases"),
+    show_default=True,
+    help="Folder of the new case's folder.",
+)
+def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, cases_folder: Path) -> None:
+    """Make a case of an ONNX file of your own; it is private unless you say otherwise.
+
+    The id, and what you write into the case's title and question, are in every bundle.
+    """
+    from repro import adopt
+    from repro import cases as table
+    from repro.bundle import MAX_SIZE_BYTES
+    from repro.report.text import quantity
+
+    made = adopt.adopt(path, dict(map(adopt.shape, shapes)), private=share == "none")
+    folder = table.new(case_id, made, share, cases_folder)
+    size = quantity(len(made.model), "bytes")
+    if share == "model":
+        place = _shown(folder / made.spec.file)
+        _say(f"share = model: {place}, {size}, will be in every bundle of {case_id}")
+        if len(made.model) > MAX_SIZE_BYTES // 2:
+            _say(f"a bundle has at most {MAX_SIZE_BYTES >> 20} MiB unless `repro run --max-size` says more")
+    else:
+        _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
+    click.echo(_shown(folder))
+    more = f" --cases {_shown(cases_folder)}"
+    click.echo(f"next: repro case check {case_id}{more}\n      repro run {case_id}{more}")
+
+
+@case.command("check")
+@click.argument("case_id", metavar="CASE[:VARIANT]")
+@click.option("--torch", "with_torch", is_flag=True, help="Prove the torch module equal to the ONNX, too.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_check(case_id: str, with_torch: bool, cases_folder: Path | None) -> None:
+    """Check a case: every variant is complete, its models are valid, its work can be counted."""
+    from repro import cases as table
+    from repro import models, work
+    from repro.report.text import cut, quantity
+
+    name, variants = table.parse(case_id)
+    found = table.load(name, cases_folder)
+    for variant in variants if ":" in case_id else (None, *found.variants):
+        experiment = table.resolve(found, variant)
+        precision = experiment.settings.precision
+        data = experiment.onnx[models.file_precision(precision)]
+        counted = work.count(data, precision, experiment.settings.io_layout)
+        text = f"{experiment.label:<20} {counted.flop:>18,} FLOP  {quantity(counted.bytes_high, 'bytes')}"
+        if counted.unknown_ops:
+            text += f", without {cut(', '.join(counted.unknown_ops), 60)}"
+        click.echo(text)
+        if with_torch:
+            from repro import export
+
+            if not export.has_module(experiment):
+                click.echo(f"{'':<20} has no torch module to compare with")
+                continue
+            click.echo(
+                f"{'':<20} equal to its torch module; outputs differ by {export.check(experiment):.1g}"
+            )
+
+
+@case.command("lock")
+@click.argument("case_id", metavar="CASE")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_lock(case_id: str, cases_folder: Path | None) -> None:
+    """Publish a case's version: write its digests into the lock file beside the cases."""
+    from repro import cases as table
+
+    found = table.load(case_id, cases_folder)
+    path = table.available(cases_folder)[case_id].parent.parent / "lock.json"
+    new = table.lock(found, path)
+    for name in new:
+        click.echo(name)
+    _say(f"{len(new)} new in {_shown(path)}" if new else f"{case_id} is published already")
 
 
 @cli.command()
@@ -471,6 +736,48 @@ def devices() -> None:
                 click.echo(
                     f"{'':<16} {row.name}{'' if row.available else ': ' + (row.reason or 'not available')}"
                 )
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def releases(context: click.Context) -> None:
+    """List the releases, and where each of them is here."""
+    from repro import devices, environments
+    from repro.releases import table
+
+    if context.invoked_subcommand:
+        return
+    here = {
+        device.name: {
+            found.name
+            for backend in device.backends
+            if (found := environments.own(backend, gpu=device.gpu)) is not None
+        }
+        for device in devices.DEVICES.values()
+    }
+    for row in table():
+        if row.name in here[row.device]:
+            state = "installed"
+        elif not row.available:
+            state = f"not available: {row.reason}"
+        elif not row.requirements:
+            state = "not here"
+        elif environments.is_made(row):
+            state = f"in {environments.place(row)}"
+        else:
+            state = "installed when asked for"
+        click.echo(f"{row.device:<6} {row.name:<22} {state}")
+
+
+@releases.command()
+@click.argument("release")
+def install(release: str) -> None:
+    """Install a release into an environment of its own, beside the one of the kit."""
+    from repro import environments
+
+    found = environments.choose(release, "cpu", "onnxruntime", gpu=False, say=_say)
+    where = _shown(found.interpreter) if found.interpreter else "the kit's own environment"
+    click.echo(f"{found.release.name} is in {where}")
 
 
 def _newest() -> Path:

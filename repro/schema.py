@@ -36,7 +36,11 @@ NOTE_MAX_CHARACTERS = 500
 Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
 StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
+Share: TypeAlias = Literal["full", "model", "none"]
+"""`full`: the kit builds the model; `model`: a user's own, in the bundle on their word; `none`: private."""
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
+Arm: TypeAlias = Literal["A", "B"]
+"""A side of an alternating comparison."""
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -46,11 +50,19 @@ class Carried(msgspec.Struct, frozen=True):
 # --- the experiment -----------------------------------------------------------------------------
 
 
-class ConvStack(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="conv_stack"):
+class ConvStack(
+    Carried,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="network",
+    tag="conv_stack",
+):
     """A chain of 2-D convolutions, stride 1, padding `kernel // 2`.
 
     The input has shape [`batch`, `channels[0]`, `height`, `width`]; layer i maps `channels[i]` to
-    `channels[i + 1]`. Weights follow from `seed` (see `models.py`).
+    `channels[i + 1]`. Weights follow from `seed` (see `models.py`). What came later has a default and
+    is left out where it holds, so that digests stay.
     """
 
     seed: str
@@ -60,6 +72,10 @@ class ConvStack(Carried, frozen=True, forbid_unknown_fields=True, tag_field="net
     channels: tuple[int, ...]
     kernel: int
     bias: bool
+    weights: Literal["dense", "2:4"] = "dense"
+    """`2:4`: of four weights in a row along the input channels, two are 0."""
+    quantised: bool = False
+    """INT8 by QuantizeLinear and DequantizeLinear around each layer, scales being powers of two."""
 
 
 class Square(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="square"):
@@ -76,7 +92,18 @@ class Negate(Carried, frozen=True, forbid_unknown_fields=True, tag_field="networ
     width: int
 
 
-ModelSpec: TypeAlias = ConvStack | Square | Negate
+class OnnxFile(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="onnx"):
+    """A user's own network: the ONNX `file` beside the case, with one input and one output of one type."""
+
+    file: str
+    precision: Literal["fp32", "fp16"]
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    layers: int
+    """Operators with weights, with which the allowed error may grow."""
+
+
+ModelSpec: TypeAlias = ConvStack | Square | Negate | OnnxFile
 """A network by description."""
 
 
@@ -153,7 +180,8 @@ class CaseRef(Carried, frozen=True):
     version: int
     variant: str | None
     digest: str
-    share: Literal["full", "none"]
+    """sha256; of a private case a pseudonym, by which nobody can try whether they have the same model."""
+    share: Share
 
 
 # --- claims -------------------------------------------------------------------------------------
@@ -273,6 +301,18 @@ class Subject(Carried, frozen=True):
     """The ONNX file to build from, relative to the job's folder."""
     model_digests: dict[str, str]
     tolerances: dict[str, Tolerance]
+    work: Work | None = None
+    """As counted from the graph, before anything has run."""
+    refused: str | None = None
+    """Why it can't run here: its record is `unavailable`. `None`: it can."""
+    # What differs between the arms of an alternating comparison, or was chosen for this run.
+    arm: Arm | None = None
+    release: str | None = None
+    """The release that its turns must find; `None`: whatever is there."""
+    interpreter: str | None = None
+    """Path of the Python that has the release; `None`: the worker's own. Private: in no record."""
+    threads: int | None = None
+    """In place of the job's."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -328,6 +368,8 @@ class Job(Carried, frozen=True, kw_only=True):
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
+    parent: str | None = None
+    """Id of the bundle whose experiment is repeated."""
 
 
 # --- the record ---------------------------------------------------------------------------------
@@ -577,6 +619,10 @@ class Run(Carried, frozen=True):
     """Host time to enqueue one inference, where that is apart from its execution."""
     mean_power_w: float | None = None
     """Mean power of the GPU over the measured phase, by its energy counter."""
+    sm_clock_mhz: float | None = None
+    """Median of the readings of the SM clock over the measured phase."""
+    memory_clock_mhz: float | None = None
+    """Median of the readings of the memory clock over the measured phase."""
 
 
 class LayerTensor(Carried, frozen=True):
@@ -599,13 +645,39 @@ class Layer(Carried, frozen=True):
     time_ns: int | None = None
 
 
+class LayerWork(Carried, frozen=True):
+    """Operations and least bytes of one operator of the graph."""
+
+    name: str
+    type: str
+    flop: int
+    other_ops: int
+    """Elements of bias, activation, pooling and the like."""
+    bytes: int
+    """Inputs, weights and outputs, each once."""
+    passed_bytes: int
+    """Of its outputs, what only the very next operator reads."""
+
+
 class Work(Carried, frozen=True):
-    """Floating-point operations and bytes of one inference."""
+    """Operations and bytes of one inference, counted from the graph (see `work.py`)."""
 
     flop: int
+    """Of convolutions and matrix products; a multiply-add is two."""
     bytes_low: int
+    """Fused: the net's inputs, weights and outputs, each once."""
     bytes_high: int
+    """Unfused: every operator reads its inputs and weights and writes its outputs."""
     unknown_ops: tuple[str, ...]
+    """Operators without a rule, by name: they are in no count."""
+    bytes_l2: int | None = None
+    """Unfused, without the tensors that may stay in the L2 cache; `None`: its size is not known."""
+    bytes_reformats: int | None = None
+    """Read and written on top by layers that only change a layout; `None`: the runtime doesn't tell."""
+    bytes_ends: int | None = None
+    """The net's inputs and outputs."""
+    other_ops: int | None = None
+    layers: tuple[LayerWork, ...] = ()
 
 
 class Coverage(Carried, frozen=True):

@@ -33,6 +33,7 @@ from repro.schema import (
     Phase,
     Preheat,
     Protocol,
+    ReleaseSeen,
     Samples,
     Scalar,
     Stage,
@@ -83,6 +84,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     libraries: tuple[Library, ...] = ()
     options: dict[str, Scalar] = {}
     provider: str | None = None
+    release: ReleaseSeen | None = None
+    """What this very process found, where the subject asks for a release."""
 
     def write(self, folder: Path, name: str = "result.json") -> None:
         """Write it down, complete or not at all."""
@@ -188,6 +191,11 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object
         seed = f"{task.seed}/{task.turn.build}"
         source = models.inputs(seed, tensors[0])
         result = check.poison(tensors[1])
+        if subject.release is not None:
+            seen = backend.release(gpu=task.gpu)
+            yield {"release": seen}
+            if seen.name != subject.release:
+                raise Failure("wrong_release", f"{seen.name} is here, planned was {subject.release}")
     with trace.stage("build"):
         begin = measure.now_ns()
         engine = backend.build(

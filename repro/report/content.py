@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from repro import attained
 from repro.bundle import Bundle
 from repro.observed import key_figure
+from repro.report import roofs
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
@@ -74,6 +76,20 @@ class Report(msgspec.Struct, frozen=True):
 
     card: tuple[Row, ...]
     details: tuple[Table, ...]
+
+
+def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
+    """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
+    times = [
+        (record, figure.value_ns / 1e9)
+        for record in bundle.records.values()
+        if (figure := key_figure(record)) is not None
+    ]
+    calibrated = attained.calibration(times)
+    found = [
+        attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def report(bundle: Bundle) -> Report:
@@ -252,10 +268,12 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share != "full":
+    if record.case.share not in ("full", "model"):
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
+    if record.case.share == "model":
+        return "yes: the user's own model is in the bundle, on the user's word"
     return "yes: model, settings and protocol are in the bundle"
 
 
@@ -303,8 +321,14 @@ def _details(bundle: Bundle) -> Iterable[Table]:
             )
         ),
     )
+    bounded = {each.record.record_name: each for each in attained_by(bundle)}
+    for part in roofs.overview(tuple(bounded.values())):
+        yield _table(part)
     for record in bundle.records.values():
-        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+        of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        if record.record_name in bounded:
+            yield from map(_table, roofs.details(bounded[record.record_name], of))
+        yield from _of_record(record, of)
 
 
 def _of_record(record: Record, of: str) -> Iterable[Table]:
@@ -422,6 +446,10 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
             _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
         )
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _table(part: roofs.Part) -> Table:
+    return Table(part.title, part.columns, _rows(*part.rows))
 
 
 def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -14,10 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.bundle import Inspection
+from repro.diagnose import Finding
 from repro.doctor import Line
 from repro.report.comparison import Account
 from repro.report.content import LABEL_COLUMNS, Report, Row, Table
-from repro.report.text import seconds
+from repro.report.text import safe, seconds
 from repro.worker import Progress
 
 SHORT_COLUMNS = 15
@@ -61,8 +62,8 @@ def show_table(console: Console, part: Table) -> None:
     console.print(table)
 
 
-def show_comparison(console: Console, account: Account) -> None:
-    """Print the verdicts, then what they rest on."""
+def show_verdicts(console: Console, account: Account) -> None:
+    """Print the verdicts, each with its reason and the times of both sides."""
     if account.stamp:
         console.print(Text(account.stamp, style="bold red"), soft_wrap=True)
     if account.series:
@@ -77,6 +78,11 @@ def show_comparison(console: Console, account: Account) -> None:
             width = max(len(row.label) for row in told.times)
             for side, row in zip("AB", told.times, strict=True):
                 console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
+
+
+def show_comparison(console: Console, account: Account) -> None:
+    """Print the verdicts, then what they rest on."""
+    show_verdicts(console, account)
     # Of several sides the details would fill screens; the page and JSON have them.
     for told in () if account.series else account.told:
         for part in told.tables:
@@ -95,6 +101,20 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
         console.print(Text(f"{name.capitalize():<12}{finding.text}"), soft_wrap=True)
     if inspection.bundle_id:
         console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
+
+
+def show_findings(console: Console, found: Sequence[Finding]) -> None:
+    """Print what was diagnosed: each finding with its evidence and the next experiment."""
+    colours = {"proven": "bold", "supported": "bold yellow", "possible": "bold dim"}
+    for each in found:
+        label = (f"{each.strength:<10}", colours[each.strength])
+        console.print(Text.assemble(label, safe(each.says, 400), f"  [{each.rule}]"), soft_wrap=True)
+        for one in each.evidence:
+            text = f"{safe(one.what)}: {safe(one.value)} ({safe(one.where)})"
+            console.print(Text(f"{'':<10}{text}", style="dim"), soft_wrap=True)
+        console.print(Text(f"{'':<10}next: {safe(each.next, 400)}"), soft_wrap=True)
+    if not found:
+        console.print("nothing that a rule knows")
 
 
 def show_lines(console: Console, lines: Sequence[Line]) -> None:

@@ -225,7 +225,6 @@ MISTAKES = [
     (["run", "conv16", "--device", "orin"], 4, "can't measure on orin"),
     (["run", "conv16", "--device", "cpu", "--release", "ort-0"], 2, "unknown release 'ort-0'"),
     (["run", "conv16", "--device", "cpu", "--release", "ort-1"], 2, "could be"),
-    (["run", "conv16", "--device", "cpu", "--release", "ort-1.23.2"], 4, "is not installed here"),
     (["run", "conv16", "--device", "cpu", "--release", "trt-8.6"], 4, "does not exist for cpu"),
     (["run", "conv16", "--backend", "onnxruntim"], 2, "did you mean onnxruntime?"),
     (["run", "conv16", "--place", "moon"], 2, "unknown place 'moon'"),

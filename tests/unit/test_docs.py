@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from repro import cases, check, comparable, compare, measure, power, records, schema, schemas
+from repro import cases, check, comparable, compare, diagnose, measure, power, records, schema, schemas
 from repro.bundle import archive
 from repro.report import content
 from repro.schema import Carried, Comparison, Record, ResolvedCase, Statement
@@ -173,8 +173,20 @@ def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [cases.Case, *typing.get_args(schema.ModelSpec), schema.Settings], ids=lambda kind: kind.__name__
+    "kind",
+    [cases.CaseFile, *typing.get_args(schema.ModelSpec), schema.Settings],
+    ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_a_case_is_explained(kind: type[msgspec.Struct]) -> None:
     for field in msgspec.structs.fields(kind):
         assert f"`{field.name}`" in WRITING
+
+
+def test_every_rule_of_diagnose_is_listed_by_what_it_finds() -> None:
+    table = METHOD.split("## Findings")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    told = [
+        (name, (rule.__doc__ or "").removeprefix("Find ").rstrip("."))
+        for name, rule in diagnose.RULES.items()
+    ]
+    assert listed == told

@@ -18,9 +18,11 @@ from repro.report.text import UNSAFE, columns
 from repro.schema import (
     Absolute,
     BelowRoof,
+    Board,
     Fails,
     Ratio,
     StatedEfficiency,
+    Work,
     WrongOutput,
 )
 from tests.builders import make_failed, make_predicate, make_record, seal
@@ -144,3 +146,36 @@ def test_a_card_of_hostile_text_has_12_lines_of_80_columns(
     shown += [cell for part in report.details for cells in part.rows for cell in cells]
     shown += markdown.render(report).split("\n")
     assert not {unicodedata.category(char) for text in shown for char in text} & UNSAFE
+
+
+# --- roofs --------------------------------------------------------------------------------------
+
+
+def test_work_and_roofs_are_tables_with_every_assumption(tmp_path: Path) -> None:
+    work = Work(10**9, 10**6, 3 * 10**6, ("MyOp 'a'",))
+    board = Board(matched_id="h200-sxm", name="NVIDIA H200", compute_capability="9.0", sm_count=132)
+    records = [
+        replace(make_record((ms,)), record_name=f"{name}-ort-1.0", work=work, board=board)
+        for name, ms in (("a", 1.0), ("b", 2.0))
+    ]
+    tables = {part.title: part for part in content.report(bundle.read(seal(tmp_path, *records).path)).details}
+    overview = tables["Attained fractions"]
+    assert [row[0] for row in overview.rows] == ["a-ort-1.0", "b-ort-1.0"]
+    told = tables["Work of a-ort-1.0"].rows
+    assert ("multiply-adds, two operations each", "1,000,000,000 FLOP") in told
+    assert ("operators without a rule", "MyOp 'a'") in told
+    assert [text for what, text in told if what == "assumed"] == [
+        "SM clock 1830 MHz, the board's reference: none was read",
+        "memory at its rated 4800 GB/s: its clock was not read",
+    ]
+    roofs = {row[0]: row for row in tables["Roofs of a-ort-1.0"].rows}
+    assert roofs.keys() == {"compute", "fused at pin", "unfused at pin"}
+    # 1e9 FLOP at 132 × 256 × 1.83 GHz are 16.17 µs: above both memory roofs.
+    assert roofs["unfused at pin"][1:4] == ("0.01617", "1.6%", "compute")
+
+
+def test_one_record_needs_no_overview(tmp_path: Path) -> None:
+    record = make_record(work=Work(1, 1, 1, ()))
+    titles = [part.title for part in content.report(bundle.read(seal(tmp_path, record).path)).details]
+    assert "Attained fractions" not in titles
+    assert "Work" in titles
