@@ -127,7 +127,7 @@ def machine(record: Record, calibrated: Calibration) -> tuple[Machine, float | N
     sm_hz = statistics.median(read) * 1e6 if read else None
     if sm_hz is None and row:
         sm_hz = row.reference_mhz * 1e6
-        assumed.append(f"SM clock {row.reference_mhz:g} MHz, the board's reference: none was read")
+        assumed.append(f"SM clock {row.reference_mhz:g} MHz, the board's reference: the runs tell none")
     flop_s = sparse_flop_s = None
     if row and sm_count and sm_hz:
         rate = _rate(record, row, assumed)

@@ -88,6 +88,8 @@ FIELDS: tuple[Field, ...] = (
     Field("precision",         _setting("precision"),                            STOP,  STOP,  OK,    DOUBT),
     Field("io_layout",         _setting("io_layout"),                            STOP,  STOP,  OK,    DOUBT),
     Field("board",             _of(_board),                                      STOP,  OK,    STOP,  DOUBT),
+    Field("emulated",          _of(lambda r: r.board.emulated),                  STOP,  OK,    STOP),
+    Field("mig",               _of(lambda r: r.board.mig),                       STOP,  OK,    STOP),
     Field("sm_count",          _of(lambda r: r.board.sm_count),                  STOP,  OK,    STOP),
     Field("threads",           _of(lambda r: r.board.threads),                   STOP,  STOP,  OK),
     Field("power_mode",        _of(_power_mode),                                 STOP,  OK,    OK),

@@ -422,7 +422,7 @@ def throttled(facts: Facts) -> Iterator[Finding]:
 def clock_unread(facts: Facts) -> Iterator[Finding]:
     """Find a GPU whose SM clock was not read, so that its roofs stand on an assumption."""
     for record in facts.records:
-        if record.board.compute_capability and record.runs and not any(r.sm_clock_mhz for r in record.runs):
+        if record.board.compute_capability and record.runs and not _clock_read(record):
             yield Finding(
                 "clock_unread",
                 "proven",
@@ -430,6 +430,12 @@ def clock_unread(facts: Facts) -> Iterator[Finding]:
                 (Evidence("SM clock", "not read", f"runs of {record.record_name}"),),
                 "repro doctor (it says which probe can't read it, and why)",
             )
+
+
+def _clock_read(record: Record) -> bool:
+    # Records of an early kit have the channel only, and no figure of each run.
+    channels = (each for each in record.telemetry.channels if each.name == "sm_clock")
+    return any(run.sm_clock_mhz for run in record.runs) or any(each.state == "value" for each in channels)
 
 
 @rule

@@ -5,6 +5,7 @@ Variances are estimated by moments from runs nested in builds (Kalibera and Jone
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 
@@ -109,11 +110,14 @@ def _pooled(groups: Sequence[Sequence[float]]) -> float | None:
 def needed(sd: float, margin: float, power: float = POWER, *, pairs: bool = False) -> int | None:
     """Return how many values a side (or pairs) find `margin` with `power`; `None`: more than `MOST`."""
     effect = math.log1p(margin)
-    for n in range(2, MOST + 1):
+
+    def found(n: int) -> bool:
         se, df = (sd / math.sqrt(n), n - 1) if pairs else (sd * math.sqrt(2 / n), 2 * n - 2)
-        if stats.t_power(effect, se, df, ALPHA) >= power:
-            return n
-    return None
+        return stats.t_power(effect, se, df, ALPHA) >= power
+
+    # More values never find less.
+    n = bisect.bisect_left(range(2, MOST + 1), True, key=found) + 2
+    return n if n <= MOST else None
 
 
 def plan(

@@ -12,6 +12,7 @@ from repro.comparable import FIELDS, notice
 from repro.observed import Observed
 from repro.schema import (
     Across,
+    Board,
     Effective,
     Fact,
     Flag,
@@ -20,6 +21,7 @@ from repro.schema import (
     PowerMode,
     Privacy,
     Record,
+    Settings,
     Weight,
 )
 from tests.builders import make_failed, make_record
@@ -89,6 +91,13 @@ CHANGES: list[tuple[str, Record, Record, tuple[Weight, Weight, Weight]]] = [
     ("timer", HERE, at(HERE, "protocol", timer="another"), ("blocking",) * 3),
     ("threads", HERE, at(HERE, "board", threads=2), ("blocking", "blocking", "intended")),
     ("board", HERE, at(HERE, "board", name="Another GPU"), ("blocking", "intended", "blocking")),
+    ("mig", at(HERE, "board", mig=False), at(HERE, "board", mig=True), ("blocking", "intended", "blocking")),
+    (
+        "emulated",
+        at(HERE, "board", emulated="x"),
+        at(HERE, "board", emulated="y"),
+        ("blocking", "intended", "blocking"),
+    ),
     ("power_mode", MODE, at(MODE, "board.power_mode", name="15W"), ("blocking", "intended", "intended")),
     (
         "release",
@@ -142,6 +151,13 @@ def test_every_field_is_there_once_and_can_be_read() -> None:
     assert len(set(names)) == len(names)
     for field in FIELDS:
         field.read(seen(HERE))
+
+
+def test_every_setting_and_every_property_of_a_board_has_its_row() -> None:
+    # How long is measured and what is printed changes no time.
+    free = {"duration_s", "percentiles", "matched_id", "name", "compute_capability", "integrated"}
+    known = {name for kind in (Settings, Board) for name in kind.__struct_fields__}
+    assert known - free <= {field.name for field in FIELDS}
 
 
 @pytest.mark.parametrize("field", ["precision", "io_layout", "board", "virtualised"])

@@ -141,7 +141,10 @@ def test_half_of_the_trials_are_of_each_release_and_only_planted_ones_differ() -
         assert b == (a if name.startswith("same") else a.replace("small@", "small:longer@"))
 
 
-def test_the_shipped_trial_case_is_five_percent_longer() -> None:
-    case = msgspec.toml.decode(measure_ab.CASE_TOML, type=cases.Case)
-    heights = [cases.resolve(case, variant).model for variant in (None, measure_ab.PLANTED_VARIANT)]
+def test_the_shipped_trial_case_is_five_percent_longer(tmp_path: Path) -> None:
+    case = msgspec.toml.decode(measure_ab.CASE_TOML, type=cases.CaseFile)
+    heights = [
+        cases.resolve(cases.Case(**msgspec.structs.asdict(case), folder=tmp_path), variant).model
+        for variant in (None, measure_ab.PLANTED_VARIANT)
+    ]
     assert heights[1] == measure_ab.longer(heights[0])

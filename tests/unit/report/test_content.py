@@ -166,7 +166,7 @@ def test_work_and_roofs_are_tables_with_every_assumption(tmp_path: Path) -> None
     assert ("multiply-adds, two operations each", "1,000,000,000 FLOP") in told
     assert ("operators without a rule", "MyOp 'a'") in told
     assert [text for what, text in told if what == "assumed"] == [
-        "SM clock 1830 MHz, the board's reference: none was read",
+        "SM clock 1830 MHz, the board's reference: the runs tell none",
         "memory at its rated 4800 GB/s: its clock was not read",
     ]
     roofs = {row[0]: row for row in tables["Roofs of a-ort-1.0"].rows}
