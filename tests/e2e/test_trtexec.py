@@ -115,7 +115,7 @@ def test_the_samples_are_the_exported_times(engine: Measure, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("release", ["8.5.2", "11.1.0"])
-@pytest.mark.parametrize("variant", ["hwc8", "chw16", "other"])
+@pytest.mark.parametrize("variant", ["hwc8", "chw16", "int8", "other"])
 def test_layouts_and_modes_are_read_back(engine: Measure, tmp_path: Path, release: str, variant: str) -> None:
     done = engine(release, f"engine:{variant}")
     assert done.returncode == 0, done.stderr + done.stdout
