@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
-import typing
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import attained, lowering, models
+from repro import attained
 from repro.bundle import Bundle
-from repro.errors import UsageError
 from repro.observed import exp, key_figure
 from repro.report import roofs
+from repro.report.listing import Listing, commands
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
     BelowRoof,
-    Command,
     Fails,
     Layer,
     LayerTensor,
     OutputCheck,
     Ratio,
     Record,
-    Settings,
     StatedEfficiency,
     WrongOutput,
 )
@@ -35,8 +31,6 @@ CARD_LINES = 12
 CARD_COLUMNS = 80
 LABEL_COLUMNS = 11
 MAX_FLAGS = 3
-MAX_COMMAND_CHARACTERS = 4_000
-LAYOUTS = typing.get_args(typing.get_type_hints(Settings)["io_layout"])
 
 # The worst first; what is not here is no red flag.
 FLAG_RANKS = (
@@ -80,13 +74,6 @@ class Table(msgspec.Struct, frozen=True):
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """Lines to copy, each whole, that stand as they are."""
-
-    title: str
-    rows: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -372,51 +359,6 @@ def _details(bundle: Bundle) -> Iterable[Table | Listing]:
         yield from _of_record(record, of)
         if record.commands:
             yield commands(record, of)
-
-
-def commands(record: Record, of: str) -> Listing:
-    """Return the commands of a record, for a shell in the folder where the bundle was unpacked.
-
-    The input is made by our own words, from typed values alone. Commands that this kit would not give
-    for the record's settings are pointed out: whoever made the bundle may have written them.
-    """
-    lines = [shlex.join(["cd", f"records/{record.record_name}/case"])]
-    lines += [shlex.join(["python3", "-c", code]) for code in _input_code(record)]
-    lines += [shlex.join(command.argv) for command in record.commands]
-    known = _known_commands(record)
-    if any(command not in known for command in record.commands):
-        lines.insert(0, "# this kit gives other commands for these settings: read before you run any")
-    title = f"Commands{of}, in the folder where the bundle was unpacked"
-    return Listing(title, tuple(safe(line, MAX_COMMAND_CHARACTERS) for line in lines))
-
-
-def _input_code(record: Record) -> Iterable[str]:
-    """Give the code that writes the first build's input, where the record describes one of the kit's own."""
-    layout = record.settings.planned.get("io_layout")
-    for source in record.model.inputs:
-        laid_out = layout == "chw" or (layout in LAYOUTS and len(source.shape) == 4)
-        if laid_out and source.dtype in models.DTYPES and source.name == lowering.INPUT:
-            own = msgspec.structs.replace(source, layout=str(layout))
-            yield models.input_code(f"{record.protocol.seed}/0", own)
-
-
-def _known_commands(record: Record) -> tuple[Command, ...]:
-    """Return the commands that this kit gives for a record's settings; none where it can't give any."""
-    planned = record.settings.planned
-    if any(field.name not in planned for field in msgspec.structs.fields(Settings)):
-        return ()
-    try:
-        own = lowering.lower(
-            planned,
-            record.runtime.release.name,
-            record.runtime.device,
-            files=(record.model.built_from,),
-            iterations=record.protocol.planned.iterations,
-        )
-    except (UsageError, ValueError):
-        # Somebody else's record may hold any value of the right type.
-        return ()
-    return own.commands if isinstance(own, lowering.Commands) else ()
 
 
 def layers_table(layers: Sequence[Layer], title: str) -> Table:

@@ -9,13 +9,12 @@ from repro.imported import Imported, ImportedRecord
 from repro.report.content import (
     CARD_COLUMNS,
     LABEL_COLUMNS,
-    MAX_COMMAND_CHARACTERS,
-    Listing,
     Report,
     Row,
     Table,
     layers_table,
 )
+from repro.report.listing import MAX_COMMAND_CHARACTERS, Listing
 from repro.report.text import cut, quantity, safe
 from repro.trtexec.seen import Statistics
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from repro.report.comparison import Account
-from repro.report.content import Listing, Report, Table
+from repro.report.content import Report, Table
+from repro.report.listing import Listing
 
 # The dot after www alone makes a link on GitHub.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-]|(?<=www)\.)", re.IGNORECASE)

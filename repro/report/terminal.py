@@ -17,7 +17,8 @@ from repro.bundle import Inspection
 from repro.diagnose import Finding
 from repro.doctor import Line
 from repro.report.comparison import Account
-from repro.report.content import LABEL_COLUMNS, Listing, Report, Row, Table
+from repro.report.content import LABEL_COLUMNS, Report, Row, Table
+from repro.report.listing import Listing
 from repro.report.text import safe, seconds
 from repro.worker import Progress
 

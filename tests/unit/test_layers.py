@@ -16,8 +16,8 @@ PACKAGE = Path(repro.__file__).parent
 ORDER = """
 __main__ cli
 report.bundle_page report.figures report.page report.terminal diagnose facts report.markdown
-report.imported report.layers report.comparison report.content report.commands report.preview
-report.plot report.html report.roofs report.text report
+report.imported report.layers report.comparison report.content report.commands report.listing
+report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
 run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
