@@ -639,6 +639,10 @@ class LayerTensor(Carried, frozen=True):
     dims: tuple[int, ...] | None
 
 
+KERNEL = "kernel"
+"""Type of a layer that is a kernel seen by a profiler: its name is its place in the order."""
+
+
 class Layer(Carried, frozen=True):
     """A layer of the engine as the runtime reports it."""
 

@@ -12,7 +12,7 @@ from repro import comparable
 from repro.errors import ExitCode, unknown
 from repro.power import MOST, SESSION_SD, Plan
 from repro.report.content import Row, Table
-from repro.report.text import milliseconds, safe
+from repro.report.text import kernel, milliseconds, safe
 from repro.schema import Compared, Comparison, Estimate, Side, Verdict, VerdictName
 from repro.verdict import change, percent
 
@@ -239,7 +239,7 @@ def _layers(each: Compared) -> Table:
             _names(one.b),
             _ms(one.a_time_ns),
             _ms(one.b_time_ns),
-            _arrow(one.tactics),
+            _arrow((_tactic(one.tactics[0]), _tactic(one.tactics[1]))),
             _arrow(one.formats),
         )
         for one in changed
@@ -247,11 +247,15 @@ def _layers(each: Compared) -> Table:
     same = len(each.layers or ()) - len(changed)
     title = f"Layers that changed ({same} are the same)"
     columns = ("kind", "A", "B", "time A", "time B", "tactic", "formats")
-    return Table(title, columns, tuple(rows))
+    return Table(title, columns, tuple(rows)).filled()
 
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(safe(name, 80) for name in names) or "–"
+
+
+def _tactic(names: str | None) -> str | None:
+    return "; ".join(map(kernel, names.split("; "))) if names else None
 
 
 def _arrow(pair: tuple[str | None, str | None]) -> str:

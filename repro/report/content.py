@@ -12,7 +12,7 @@ from repro.bundle import Bundle
 from repro.observed import exp, key_figure
 from repro.report import roofs
 from repro.report.listing import Listing, commands
-from repro.report.text import cut, milliseconds, quantity, safe
+from repro.report.text import cut, kernel, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
@@ -74,6 +74,15 @@ class Table(msgspec.Struct, frozen=True):
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def filled(self) -> Table:
+        """Return the table without those columns that are empty in every row."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] != "–" for row in self.rows)]
+        return Table(
+            self.title,
+            tuple(self.columns[i] for i in kept),
+            tuple(tuple(row[i] for i in kept) for row in self.rows),
+        )
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -371,7 +380,7 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
                 (
                     layer.name,
                     layer.type or "–",
-                    layer.tactic or "–",
+                    kernel(layer.tactic) if layer.tactic else "–",
                     _formats(layer.inputs),
                     _formats(layer.outputs),
                     "–" if layer.time_ns is None else milliseconds(layer.time_ns),
@@ -380,7 +389,7 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
                 for layer in layers
             )
         ),
-    )
+    ).filled()
 
 
 def _formats(tensors: Sequence[LayerTensor]) -> str:
