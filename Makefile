@@ -60,6 +60,7 @@ lock: $(VENV)/dev.stamp ## Lock every dependency anew, for all platforms and Pyt
 	  --python-version 3.10 --extra run --group build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.10 --group dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/python images/lock.py $(BIN)/uv
 
 clean: ## Remove caches and builds; never bundles, keys or work folders.
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

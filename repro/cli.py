@@ -89,7 +89,12 @@ def cli() -> None:
 @click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
 @click.option("--release", help="Runtime release; default: the device's own.")
 @click.option("--backend", help="What builds and executes; default: the device's own.")
-@click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
+@click.option("--place", default="auto", show_default=True, help="Where the worker runs: host or docker.")
+@click.option("--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing.")
+@click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0.")
+@click.option(
+    "--jtop", is_flag=True, help="For a container on a Jetson: let jtop's socket in (root on the board)."
+)
 @click.option("--protocol", help="brief, standard or forum; default: the device's own.")
 @click.option("--builds", type=int, help="Number of builds.")
 @click.option("--runs", type=int, help="Runs of each build.")
@@ -134,7 +139,7 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
             watch.stop()
             return _approve(prepared, yes=yes)
 
-        done = run_case(request, watch, approve)
+        done = run_case(request, watch, approve, _say)
     _finish(done)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
 import msgspec
 
-from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, releases
-from repro.backends import cuda
+from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, places
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
-from repro.schema import AnyClaim, Job, Kit, Place, Reference, ResolvedCase, Subject
+from repro.places import Asked, Where
+from repro.schema import AnyClaim, Job, Kit, Reference, ResolvedCase, Subject
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 Role = Literal["subject", "calibration"]
@@ -34,6 +35,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     backend: str | None = None
     place: str = "auto"
+    pull: bool = False
+    """An image that is missing may be built."""
+    gpu: str | None = None
+    """For a container: the GPU, by index or UUID."""
+    jtop: bool = False
+    """For a container on a Jetson: jtop's socket is let in."""
     protocol: str | None = None
     builds: int | None = None
     runs: int | None = None
@@ -64,18 +71,27 @@ class Said(msgspec.Struct, frozen=True):
     """What must be taken out of texts, known only where it was measured; never leaves the work folder."""
 
 
-def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
+def where(request: Request, say: Callable[[str], None] = lambda _: None) -> Where:
+    """Return the place for what a user asks, looked at and made ready; `say` is told what takes long."""
+    asked = Asked(
+        device=request.device,
+        release=request.release,
+        backend=request.backend,
+        place=request.place,
+        pull=request.pull,
+        gpu=request.gpu,
+        jtop=request.jtop,
+    )
+    return places.choose(asked, say)
+
+
+def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, cases.Experiment]]:
     """Decide everything that can be decided before measuring; return the job and its experiments."""
     case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
-    device = devices.choose(request.device)
-    backend_name = devices.backend(device, request.backend)
-    backend = backends.load(backend_name)
-    if device.gpu:
-        cuda.look()
-    if request.place not in ("auto", "host"):
-        raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
-    release = releases.choose(request.release, device.name, backend.release(gpu=device.gpu))
+    at = at or where(request)
+    device, release = at.device, at.release
+    backend = backends.load(at.backend)
     protocol = measure.protocol(
         request.protocol or device.protocol,
         build_outlives_process=backend.BUILD_OUTLIVES_PROCESS,
@@ -105,13 +121,13 @@ def make(request: Request) -> tuple[Job, dict[str, cases.Experiment]]:
         session_id=run_id,
         seed=secrets.randbelow(2**31),
         device=device.name,
-        backend=backend_name,
+        backend=at.backend,
         release=release,
         protocol=protocol,
         threads=request.threads,
         timeout_build_s=request.timeout_build_s,
         timeout_run_s=request.timeout_run_s,
-        place=Place("host"),
+        place=at.place,
         subjects=tuple(subjects),
     )
     return job, experiments

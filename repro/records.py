@@ -32,6 +32,7 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
+    Place,
     ProtocolSeen,
     Record,
     ReleaseSeen,
@@ -207,7 +208,9 @@ def _record(
             provider=built.provider,
             libraries=built.libraries,
             options=built.options,
-            place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
+            place=msgspec.structs.replace(
+                job.place, limits=_limits(job.place, sitting.limits), virtualised=sitting.virtualised
+            ),
         ),
         board=_board(sitting, recording),
         protocol=ProtocolSeen(
@@ -230,6 +233,14 @@ def _record(
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))
+
+
+def _limits(place: Place, seen: Limits) -> Limits:
+    """Return the limits seen from inside, and, where the control groups can't be read there, those set."""
+    if place.limits is None:
+        return seen
+    both = zip(msgspec.structs.astuple(seen), msgspec.structs.astuple(place.limits), strict=True)
+    return Limits(*(inside if inside is not None else told for inside, told in both))
 
 
 def _board(sitting: Sitting, recording: Recording) -> Board:
@@ -386,11 +397,13 @@ WHY_MISSING = {
     "runtime.release.l4t": "not a Jetson",
     "runtime.provider": "no session was made",
     "runtime.place.image_id": "no container",
-    "runtime.place.repo_digest": "no container",
+    "runtime.place.repo_digest": "no container, or an image that was built and never in a registry",
     "runtime.place.base_digest": "no container",
+    "runtime.place.engine": "no container",
     "runtime.place.limits": "the place tells none",
     "runtime.place.limits.cpus": "the control group sets none",
     "runtime.place.limits.memory_bytes": "the control group sets none",
+    "runtime.place.limits.pids": "the control group sets none",
     "runtime.place.virtualised": "this system doesn't tell",
     "board.matched_id": "the table of boards holds GPUs only",
     "board.name": "this system doesn't tell the processor's name",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -12,48 +14,147 @@ from repro.schema import ReleaseSeen
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one release on one device."""
+    """What is known of one release on one device; with `base` there is an image to build."""
 
     name: str
     device: str
     available: bool
     source: str
     reason: str | None = None
+    base: str | None = None
+    tensorrt: str | None = None
+    """Version of TensorRT that the base must turn out to hold."""
+    cuda: str | None = None
+    l4t: tuple[str, ...] = ()
+    """Releases of Linux for Tegra that it runs on: `35` any of that major, `36.4+` that one and later."""
+    driver: str | None = None
+    """Least version of NVIDIA's driver."""
+    trtexec: str | None = None
+    """Path in the image."""
+    apt: tuple[str, ...] = ()
+    """Packages on top of the base, each `name=version`."""
+    python: str | None = None
+    """Version of the Python archive that the image gets; `None`: the base's own Python serves."""
+    lock: str | None = None
+    """File under `images/` that pins the wheels."""
+
+    @property
+    def image(self) -> str:
+        """Name of the image in an engine; a tag has no `+`."""
+        return f"trt-repro/{self.device}:{self.name.replace('+', '_')}"
+
+    def runs_on_l4t(self, l4t: str) -> bool:
+        """Tell whether it runs on a release of Linux for Tegra, such as `36.4.3`."""
+        board = numbers(l4t)
+        for each in self.l4t:
+            wanted = numbers(each)
+            later = each.endswith("+") and board[0] == wanted[0] and board >= wanted
+            if later or board[: len(wanted)] == wanted:
+                return True
+        return False
+
+
+class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Python for images whose base has none that serves."""
+
+    url: str
+    sha256: str
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: tuple[Row, ...]
+    python: dict[str, dict[str, Archive]] = {}
+
+
+def folder() -> Path:
+    """Return where the images' recipes are: in the checkout, or in the package."""
+    package = Path(__file__).parent
+    checkout = package.parent / "images"
+    return checkout if (checkout / "releases.toml").is_file() else package / "data" / "images"
 
 
 @functools.cache
+def _read() -> _Table:
+    return msgspec.toml.decode((folder() / "releases.toml").read_bytes(), type=_Table)
+
+
 def table() -> tuple[Row, ...]:
-    """Return all rows, from the checkout or from the package."""
-    package = Path(__file__).parent
-    checkout = package.parent / "images" / "releases.toml"
-    path = checkout if checkout.is_file() else package / "data" / "images" / "releases.toml"
-    return msgspec.toml.decode(path.read_bytes(), type=_Table).release
+    """Return all rows."""
+    return _read().release
+
+
+def archive(version: str, architecture: str) -> Archive:
+    """Return the Python archive for images of an architecture (`amd64` or `arm64`)."""
+    return _read().python[version][architecture]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, for comparing."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def find(name: str, device: str, installed: Iterable[str] = ()) -> str:
+    """Return the whole name of a release of `device`; `name` may be any unambiguous beginning of it.
+
+    Raises `Unavailable` for a hole, with its reason, and `UsageError` for a name that nobody has.
+    """
+    here = {row.name for row in table() if row.device == device} | set(installed)
+    everywhere = here | {row.name for row in table()}
+    for names in (here, everywhere):
+        matches = [name] if name in names else sorted(known for known in names if known.startswith(name))
+        if matches:
+            break
+    else:
+        raise unknown("release", name, everywhere)
+    if len(matches) > 1:
+        raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
+    if matches[0] not in here:
+        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro devices` lists what does")
+    row = row_of(matches[0], device)
+    if row is not None and not row.available:
+        raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
+    return matches[0]
+
+
+def row_of(name: str, device: str) -> Row | None:
+    """Return the row of a release on a device, `None` where the table has none."""
+    return next((row for row in table() if (row.name, row.device) == (name, device)), None)
 
 
 def choose(name: str | None, device: str, installed: ReleaseSeen) -> str:
-    """Return the release to run on `device`: the installed one, or why the wanted one can't be had.
+    """Return the release to run on the host: the installed one, or why the wanted one can't be had."""
+    if name is None:
+        return installed.name
+    found = find(name, device, [installed.name])
+    if found != installed.name:
+        raise Unavailable(f"{found} is not installed here", f"{installed.name} is; leave --release out")
+    return found
 
-    `name` may be any unambiguous beginning of a release's name.
+
+def with_image(device: str) -> tuple[Row, ...]:
+    """Return the rows of a device that have an image, as the table orders them."""
+    return tuple(row for row in table() if row.device == device and row.available and row.base)
+
+
+def default(device: str, *, l4t: str | None = None, driver: str | None = None) -> Row:
+    """Return the release that an image of `device` has unless another is named.
+
+    On a Jetson it follows the board's L4T; elsewhere it is the newest that the driver carries.
     """
-    if name is None or installed.name == name:
-        return installed.name
-    names = sorted({row.name for row in table()} | {installed.name})
-    matches = [known for known in names if known.startswith(name)]
-    if name in names:
-        matches = [name]
-    if not matches:
-        raise unknown("release", name, names)
-    if len(matches) > 1:
-        raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
-    if matches[0] == installed.name:
-        return installed.name
-    row = next((row for row in table() if row.name == matches[0] and row.device == device), None)
-    if row is None:
-        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro devices` lists what does")
-    if not row.available:
-        raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
-    raise Unavailable(f"{matches[0]} is not installed here", f"{installed.name} is; leave --release out")
+    rows = with_image(device)
+    if not rows:
+        raise Unavailable(f"no image is known for {device}", "`repro images list` shows what is")
+    if device == "orin":
+        fitting = [row for row in rows if l4t is not None and row.runs_on_l4t(l4t)]
+        if not fitting:
+            raise Unavailable(
+                f"no image is known for L4T {l4t}" if l4t else "this is no Jetson, or its L4T can't be read",
+                "name one with --release (`repro images list`)",
+            )
+        return fitting[-1]
+    carried = [
+        row
+        for row in rows
+        if None in (row.driver, driver) or numbers(driver or "") >= numbers(row.driver or "")
+    ]
+    return max(carried or rows, key=lambda row: numbers(row.name.partition("+")[0]))

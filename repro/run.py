@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import bundle, gather, plan
+from repro import bundle, gather, places, plan
 from repro.bundle import sign
 from repro.errors import Interrupted, Lost, ReproError, UsageError
 from repro.gather import Prepared
-from repro.launch import host, lock
+from repro.launch import docker, host, lock
+from repro.places import Where
 from repro.plan import Request
-from repro.schema import Record
+from repro.schema import Job, Record
 from repro.worker import Progress
 
 
@@ -32,18 +33,20 @@ class Done(NamedTuple):
 
 Watch = Callable[[Progress], None]
 Approve = Callable[[Prepared], bool]
+Say = Callable[[str], None]
 
 
-def run_case(request: Request, watch: Watch, approve: Approve) -> Done:
+def run_case(request: Request, watch: Watch, approve: Approve, say: Say = lambda _: None) -> Done:
     """Run a case and seal what came of it."""
-    job, experiments = plan.make(request)
+    where = plan.where(request, say)
+    job, experiments = plan.make(request, where)
     key = signing_key(request)
     target = output_place(request)
     with lock.held(job.run_id, request.case):
         folder = work_folder(request.work, job.run_id)
         with kept(folder):
             plan.write_job(job, experiments, request.claims, folder / "job")
-            lost = host.launch(folder / "job", folder / "out", watch)
+            lost = launch(where, job, folder, watch)
     with kept(folder):
         prepared = gather.prepare(folder, lost, request.allowed_findings)
         look_over(prepared, approve)
@@ -52,16 +55,26 @@ def run_case(request: Request, watch: Watch, approve: Approve) -> Done:
 
 def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
     """Seal what a run left that could not seal it by itself."""
-    plan.read_job(folder / "job")
+    job, _ = plan.read_job(folder / "job")
     key = signing_key(request)
     target = output_place(request)
     with kept(folder):
+        if job.place.kind == "docker":
+            docker.recover(job, folder / "out")
         prepared = gather.left(folder, request.allowed_findings)
         look_over(prepared, approve)
         return seal(prepared, key, target, request.max_size_bytes)
 
 
 # --- the steps that are not modules of their own -------------------------------------------------
+
+
+def launch(where: Where, job: Job, folder: Path, watch: Watch) -> str | None:
+    """Run the worker in its place; return `None`, or how it ended too early."""
+    if where.engine is None:
+        return host.launch(folder / "job", folder / "out", watch)
+    wanted = places.wanted(where, job, folder / "job")
+    return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch)
 
 
 def signing_key(request: Request) -> Path | None:

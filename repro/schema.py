@@ -291,6 +291,8 @@ class Limits(Carried, frozen=True):
 
     cpus: float | None
     memory_bytes: int | None
+    pids: int | None = None
+    """Processes and threads."""
 
 
 class Place(Carried, frozen=True):
@@ -306,6 +308,9 @@ class Place(Carried, frozen=True):
     """`none` on bare metal, else the hypervisor's name; `None`: unknown."""
     remote: bool = False
     standin: bool = False
+    """The image only stands in for the real one, as tests do it: what it says of TensorRT means nothing."""
+    engine: str | None = None
+    """Version of the container engine."""
 
 
 class Job(Carried, frozen=True, kw_only=True):

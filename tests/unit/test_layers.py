@@ -16,9 +16,10 @@ PACKAGE = Path(repro.__file__).parent
 ORDER = """
 __main__ cli
 report.terminal report.markdown report.content report.preview report.text report
-run doctor gather plan launch.host launch.lock launch worker records turn
+run doctor gather plan places launch.docker launch.host launch.options launch.lock launch
+worker records turn
 telemetry probes.nvml probes.host probes
-devices releases backends.onnxruntime backends.torch backends.cuda backends
+images containers devices releases backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
 claims cases lowering check models measure stats proc
 schemas.__main__ schemas schema errors __init__
