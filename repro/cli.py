@@ -102,6 +102,9 @@ def cli() -> None:
 @click.option("--iterations", type=int, help="Least number of iterations of a run.")
 @click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
+    "--keep-log", is_flag=True, help="Put trtexec's whole log of the first build into the bundle, redacted."
+)
+@click.option(
     "--calibrate/--no-calibrate",
     default=None,
     help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",
@@ -292,7 +295,8 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--json", "as_json", is_flag=True, help="Statement and records as JSON.")
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> None:
+@click.option("--layers", "layers_only", is_flag=True, help="Only the layers of each mode of the engine.")
+def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool) -> None:
     """Show what a bundle says: a card, then the details; default: the newest in bundles/."""
     from repro import bundle
     from repro.report import content
@@ -313,6 +317,10 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool) -> N
         console = _console()
         if card_only:
             terminal.show_card(console, content.card(opened))
+        elif layers_only:
+            from repro.report import layers
+
+            terminal.show_tables(console, tuple(layers.tables(opened)))
         else:
             terminal.show_report(console, content.report(opened))
 
@@ -329,6 +337,48 @@ def cases(cases_folder: Path | None) -> None:
         click.echo(f"{'':<16}{case.question}")
         for name, variant in case.variants.items():
             click.echo(f"  {case.id}:{name:<12} {variant.question}")
+
+
+@cli.command()
+@click.argument("case", metavar="CASE[:VARIANT]")
+@click.option("--release", help="Release of TensorRT, such as 8.5.2 or trt-10.3.")
+@click.option("--device", default="x86", show_default=True, help="What it would be measured on.")
+@click.option("--all", "everything", is_flag=True, help="One line for each release that is known.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def lower(
+    case: str, release: str | None, device: str, *, everything: bool, cases_folder: Path | None
+) -> None:
+    """Show the commands that a case becomes on a release of trtexec, and why; nothing is run."""
+    from repro import cases as table
+    from repro import devices, lowering, plan
+    from repro.report import commands
+
+    if (release is None) is not everything:
+        raise UsageError("name one release with --release, or ask for --all")
+    case_id, variants = table.parse(case)
+    loaded = table.load(case_id, cases_folder)
+    place = devices.choose(device)
+    if everything and ":" not in case:
+        variants = (None, *loaded.variants)
+    planned = {
+        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), place) for variant in variants
+    }
+    if release is None:
+        for line in commands.matrix(planned, place.name):
+            click.echo(line)
+        return
+    missing = False
+    for variant, wanted in planned.items():
+        lowered = lowering.lower(wanted, release, place.name)
+        click.echo(f"{case_id}:{variant} on {release}, {place.name}")
+        if isinstance(lowered, lowering.Unsupported):
+            click.echo(f"unsupported: {lowered.reason}")
+            missing = True
+        else:
+            for line in commands.commands(lowered):
+                click.echo(line)
+    if missing:
+        raise SystemExit(ExitCode.DOES_NOT_APPLY)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,11 +56,12 @@ def connect() -> Engine:
             "the Docker SDK is not installed", "pip install 'trt-repro[run]', or `make repro`"
         ) from None
     url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    _knock(url)
     try:
         client = docker.from_env(timeout=TIMEOUT_S)
         info, version = client.info(), client.version()
     except (errors.DockerException, OSError) as error:
-        raise _unreachable(url, error) from None
+        raise Unavailable(f"no Docker engine answers at {url} ({first_line(error)})", INSTALL) from None
     except Exception as error:
         # paramiko raises kinds of its own when a host or its key is unknown.
         if type(error).__module__.partition(".")[0] != "paramiko":
@@ -88,24 +90,20 @@ def describe(client: Any, url: str, info: dict[str, Any], version: dict[str, Any
     )
 
 
-def _unreachable(url: str, error: BaseException) -> Unavailable:
-    """Say why the engine can't be had: the SDK wraps the reason several times."""
-    seen: BaseException | None = error
-    texts = []
-    while seen is not None:
-        if isinstance(seen, PermissionError):
-            return Unavailable(
-                f"no permission on Docker's socket ({url})",
-                "sudo usermod -aG docker $USER, then log in again",
-            )
-        texts.append(str(seen))
-        seen = seen.__cause__ or seen.__context__
-    # urllib3 keeps the reason in its text only.
-    if "PermissionError" in texts[0] or "Permission denied" in texts[0]:
-        return Unavailable(
+def _knock(url: str) -> None:
+    """Raise `Unavailable` where nobody answers at a local socket: the SDK wraps the reason beyond telling."""
+    if not url.startswith("unix://"):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(TIMEOUT_S)
+            door.connect(url.removeprefix("unix://"))
+    except PermissionError:
+        raise Unavailable(
             f"no permission on Docker's socket ({url})", "sudo usermod -aG docker $USER, then log in again"
-        )
-    return Unavailable(f"no Docker engine answers at {url}", INSTALL)
+        ) from None
+    except OSError as error:
+        raise Unavailable(f"no Docker engine answers at {url} ({error.strerror or error})", INSTALL) from None
 
 
 @contextlib.contextmanager

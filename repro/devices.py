@@ -36,12 +36,12 @@ DEVICES = {
         ),
         Device(
             "x86",
-            "an NVIDIA GPU in a PC or server, with torch or ONNX Runtime",
-            ("torch", "onnxruntime"),
+            "an NVIDIA GPU in a PC or server, with TensorRT's trtexec, torch or ONNX Runtime",
+            ("trtexec", "torch", "onnxruntime"),
             "standard",
             gpu=True,
         ),
-        Device("orin", "a Jetson Orin, with TensorRT", (), "standard", gpu=True),
+        Device("orin", "a Jetson Orin, with TensorRT's trtexec", ("trtexec",), "standard", gpu=True),
     )
 }
 
@@ -63,11 +63,6 @@ def backend(device: Device, name: str | None = None) -> str:
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
         return name
-    if not device.backends:
-        raise Unavailable(
-            f"this version of the kit can't measure on {device.name} yet",
-            "DEVICE=cpu runs the same case here",
-        )
     for each in device.backends:
         with contextlib.suppress(Unavailable):
             backends.load(each).release(gpu=device.gpu)

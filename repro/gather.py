@@ -21,6 +21,9 @@ from repro.plan import Said, kit, read_job, to_json
 from repro.probes.host import boot_id
 from repro.schema import Job, Log, Predicate, Record, RecordEntry, Sealing
 
+MAX_WHOLE_LOG_BYTES = 16 * 2**20
+"""What `--keep-log` keeps of the first build's log, from its beginning."""
+
 
 class Prepared(NamedTuple):
     """A bundle to be: everything but its signature."""
@@ -51,8 +54,8 @@ def prepare(
     files |= {f"telemetry/{path.name}": path.read_bytes() for path in sorted((out / "telemetry").iterdir())}
     for record in found:
         home = f"records/{record.record_name}"
-        for part in (folder / "job" / home / "case", out / home / "samples"):
-            files |= {f"{home}/{part.name}/{path.name}": path.read_bytes() for path in sorted(part.iterdir())}
+        for part in (folder / "job" / home / "case", out / home / "samples", out / home / "layers"):
+            files |= {f"{home}/{part.name}/{path.name}": path.read_bytes() for path in sorted(part.glob("*"))}
         spent = {**record.overhead_ns, "gather": time.perf_counter_ns() - begin}
         files[f"{home}/record.json"] = to_json(msgspec.structs.replace(record, overhead_ns=spent))
     created = datetime.datetime.now(datetime.timezone.utc)
@@ -110,6 +113,15 @@ def publish(
             if name:
                 files[name] = text.encode()
             logs.append(Log(path.stem, lines, kept, name))
+        whole = records.engine_home(out, record.record_name, 0) / "build.log"
+        if job.keep_log and whole.is_file():
+            before = redactor.count
+            with whole.open("rb") as file:
+                text = redactor.text(file.read(MAX_WHOLE_LOG_BYTES).decode(errors="replace"))
+            in_logs += redactor.count - before
+            name = f"records/{record.record_name}/logs/b0.whole.txt"
+            files[name] = text.encode()
+            logs.append(Log("b0.whole", text.count("\n"), text.count("\n"), name))
         public = privacy.publish(record, privacy.of_machine(), redactor)
         published.append(msgspec.structs.replace(public, logs=tuple(logs)))
     hidden = sum(record.privacy.redactions for record in published if record.privacy)

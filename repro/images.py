@@ -28,6 +28,7 @@ from repro import proc, releases
 from repro.containers import Engine, answering, first_line
 from repro.errors import Lost, Refused, ReproError, Unavailable, UsageError
 from repro.releases import Row
+from repro.trtexec import flags as trtexec
 
 Say = Callable[[str], None]
 
@@ -97,7 +98,7 @@ def recipe(row: Row, architecture: str) -> Recipe:
         "imports": ["msgspec", "numpy", "onnx", *(["onnxruntime"] if row.device == "cpu" else [])],
         "tensorrt": row.tensorrt,
         "trtexec": row.trtexec,
-        "flags": {},
+        "flags": flags(row),
     }
     files = {
         "Dockerfile": (home / row.device / "Dockerfile").read_bytes(),
@@ -116,6 +117,28 @@ def recipe(row: Row, architecture: str) -> Recipe:
     for name in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
     return Recipe(files, arguments, sha256(lock), f"sha256:{digest.hexdigest()}")
+
+
+COMMON_FLAGS = (
+    "--onnx --saveEngine --loadEngine --loadInputs --inputIOFormats --outputIOFormats --sparsity "
+    "--iterations --duration --warmUp --percentile --exportTimes --exportProfile --exportLayerInfo --exportOutput"
+).split()
+"""Options of trtexec that the kit writes whatever the release."""
+
+
+def flags(row: Row) -> dict[str, bool]:
+    """Return the options that the table of flags relies on, and whether a row's trtexec must have each."""
+    known = trtexec.row(trtexec.version(row.tensorrt)) if row.tensorrt else None
+    if known is None:
+        return {}
+    found = dict.fromkeys([*COMMON_FLAGS, known.skip_run, known.streams], True)
+    found |= {mode.option: True for mode in trtexec.MODES[known.modes]}
+    if known.modes == "opt_in":
+        # The other way round is not so: later releases still take the old options, and ignore them.
+        found |= {mode.option: False for mode in trtexec.MODES["opt_out"]}
+    found["--fp16"] = "weak" in known.typing
+    found["--builderOptimizationLevel"] = known.optimization_level
+    return found
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -313,7 +336,8 @@ def _room(engine: Engine, row: Row) -> None:
     free = shutil.disk_usage(engine.root).free
     if free < need:
         raise Unavailable(
-            f"{free / 2**30:.1f} GiB are free in {engine.root}, an image for {row.device} needs {need / 2**30:.0f}",
+            f"{free / 2**30:.1f} GiB are free in {engine.root}, "
+            f"an image for {row.device} needs {need / 2**30:.0f}",
             "make room, for example by docker system prune",
         )
 

@@ -23,6 +23,7 @@ from repro.schema import (
     Clock,
     Column,
     Flag,
+    Phase,
     Preheat,
     Protocol,
     Summary,
@@ -125,6 +126,8 @@ COLUMNS = (
     Column("duration_ns", "ns"),
     Column("involuntary_switches", "1"),
     Column("enqueue_ns", "ns"),
+    Column("h2d_ns", "ns"),
+    Column("d2h_ns", "ns"),
 )
 
 
@@ -136,6 +139,9 @@ class Series(msgspec.Struct, frozen=True):
     involuntary_switches: npt.NDArray[np.int64] | None
     enqueue_ns: npt.NDArray[np.int64] | None = None
     """Host time to enqueue, where the device executes on its own."""
+    h2d_ns: npt.NDArray[np.int64] | None = None
+    d2h_ns: npt.NDArray[np.int64] | None = None
+    """Copies to and from the device, where they run along and are timed."""
 
     def summary(self) -> Summary:
         """Summarise all iterations."""
@@ -160,10 +166,23 @@ class Series(msgspec.Struct, frozen=True):
             self.duration_ns,
             self.involuntary_switches,
             self.enqueue_ns,
+            self.h2d_ns,
+            self.d2h_ns,
         )
         present = [(spec, array) for spec, array in zip(COLUMNS, arrays, strict=True) if array is not None]
         data = b"".join(array[keep].astype("<i8").tobytes() for _, array in present)
         return data, tuple(spec for spec, _ in present), int(keep.size)
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """A run by a runtime that times itself; phases are on `now_ns`, absolute."""
+
+    series: Series
+    preheat: Preheat
+    timer_check: TimerCheck
+    phases: tuple[Phase, ...]
+    flags: tuple[Flag, ...] = ()
+    enqueue_median_ns: float | None = None
 
 
 def unpack(data: bytes, columns: Sequence[Column], rows: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -337,10 +356,10 @@ def timer_check(median_ns: float, clock_ns: Callable[[], int] = now_ns) -> Timer
     return TimerCheck(step, step / median_ns)
 
 
-def event_check(series: Series, queue: Queue, ratio: float) -> TimerCheck:
+def event_check(series: Series, resolution_ns: int, ratio: float | None) -> TimerCheck:
     """Return the smallest difference between durations, or the stated resolution where all are equal."""
     distinct = np.unique(series.duration_ns)
-    step = int(np.diff(distinct).min()) if distinct.size > 1 else queue.resolution_ns
+    step = int(np.diff(distinct).min()) if distinct.size > 1 else resolution_ns
     return TimerCheck(step, step / float(np.median(series.duration_ns)), ratio)
 
 

@@ -53,6 +53,45 @@ def inputs(seed: str, spec: TensorSpec) -> FloatArray:
     return values.reshape(spec.shape)
 
 
+def packed(values: FloatArray, layout: str) -> bytes:
+    """Return [n, c, h, w] values as the bytes of a TensorRT buffer in `layout`, channels padded with zeros.
+
+    `hwc8` is [n, h, w, c] with c a multiple of 8; `chw16` and `chw32` are [n, c / 16, h, w, 16] and so on
+    (TensorRT developer guide, I/O formats).
+    """
+    if layout == "chw":
+        return values.tobytes()
+    width = int(layout[3:])
+    n, c, h, w = values.shape
+    groups = -(-c // width)
+    padded = np.zeros((n, groups * width, h, w), values.dtype)
+    padded[:, :c] = values
+    if layout.startswith("hwc"):
+        return padded.transpose(0, 2, 3, 1).tobytes()
+    return padded.reshape(n, groups, width, h, w).transpose(0, 1, 3, 4, 2).tobytes()
+
+
+def input_code(seed: str, spec: TensorSpec) -> str:
+    """Return Python that writes `packed(inputs(seed, spec), layout)` to input.bin, with numpy alone."""
+    kind = np.dtype(DTYPES[spec.dtype]).name
+    n, c, h, w = spec.shape
+    code = (
+        "import hashlib, numpy as np; "
+        f'b = np.frombuffer(hashlib.shake_128(b"{seed}\\0{spec.name}").digest({4 * n * c * h * w}), "<u2"); '
+        f'p = (b & 255) + (b >> 8); v = ((p[0::2] + p[1::2]).astype("i2") - 510).astype("{kind}"); '
+        f"v = (v * np.{kind}(2**-7)).reshape({n}, {c}, {h}, {w})"
+    )
+    if spec.layout != "chw":
+        width = int(spec.layout[3:])
+        groups = -(-c // width)
+        code += f"; v = np.pad(v, ((0, 0), (0, {groups * width - c}), (0, 0), (0, 0)))"
+        if spec.layout.startswith("hwc"):
+            code += ".transpose(0, 2, 3, 1)"
+        else:
+            code += f".reshape({n}, {groups}, {width}, {h}, {w}).transpose(0, 1, 3, 4, 2)"
+    return f'{code}; v.tofile("input.bin")'
+
+
 def weight_exponent(fan_in: int) -> int:
     """Return k such that 147.8 × 2^k × √`fan_in` lies between 0.58 and 1.16, by integers alone."""
     half = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from repro import backends, devices, images, releases
-from repro.backends import cuda
+from repro.backends import cuda, trtexec
 from repro.containers import Engine, connect
 from repro.devices import Device
 from repro.errors import Unavailable, UsageError, unknown
@@ -77,11 +77,18 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
 
 def _host(device: Device, asked: Asked) -> Where:
     backend_name = devices.backend(device, asked.backend)
-    if device.gpu:
+    standin = backend_name == trtexec.NAME and trtexec.is_standin()
+    if device.gpu and not standin:
         cuda.look()
     installed = backends.load(backend_name).release(gpu=device.gpu)
     release = releases.choose(asked.release, device.name, installed)
-    return Where(device=device, backend=backend_name, release=release, place=Place("host"), asked=asked)
+    return Where(
+        device=device,
+        backend=backend_name,
+        release=release,
+        place=Place("host", standin=standin),
+        asked=asked,
+    )
 
 
 def _auto_cpu(device: Device, asked: Asked, say: Say) -> Where:
@@ -224,9 +231,10 @@ def l4t(root: Path = Path("/")) -> str | None:
 def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     """Return what the job asks of its container."""
     started_utc = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-    assert where.engine is not None
-    assert where.image is not None
-    local, device, place = not where.engine.remote, where.device.name, where.place
+    engine, image, device, place = where.engine, where.image, where.device.name, where.place
+    if engine is None or image is None:
+        raise TypeError("not a container")
+    local = not engine.remote
     mounts: list[tuple[str, str]] = []
     # A stand-in has no GPU to reach.
     hardware = "cpu" if place.standin else device
@@ -236,15 +244,20 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
         mounts.append(options.jtop_mount(own=True))
     if local and lock.path().exists():
         mounts.append((os.path.abspath(lock.path()), options.LOCK))
+    row = releases.row_of(where.release, device)
+    environment = {"TRTEXEC": row.trtexec} if row is not None and row.trtexec else {}
+    if place.standin:
+        environment[images.STANDIN_SWITCH] = "1"
     return options.Wanted(
         device=hardware,
-        image=where.image.id,
+        image=image.id,
         memory_bytes=place.limits.memory_bytes if place.limits else None,
         pids=place.limits.pids if place.limits else None,
         scratch_bytes=options.scratch_bytes(job_folder / s.model_file for s in job.subjects),
         gpu=where.asked.gpu or "0",
-        cdi="nvidia" not in where.engine.runtimes and where.engine.cdi,
+        cdi="nvidia" not in engine.runtimes and engine.cdi,
         groups=options.device_groups(hardware, local=local),
         mounts=tuple(mounts),
+        environment=environment,
         labels={docker.RUN: job.run_id, docker.CASE: job.subjects[0].case.id, docker.STARTED: started_utc},
     )

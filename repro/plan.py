@@ -17,10 +17,21 @@ from typing import Literal
 import msgspec
 
 from repro import __version__, backends, bundle, cases, devices, lowering, measure, models, places
+from repro.backends import trtexec
 from repro.bundle import privacy
 from repro.errors import Unavailable, UsageError
 from repro.places import Asked, Where
-from repro.schema import AnyClaim, Job, Kit, Reference, ResolvedCase, Subject
+from repro.schema import (
+    AnyClaim,
+    Command,
+    Job,
+    Kit,
+    Protocol,
+    Reference,
+    ResolvedCase,
+    Scalar,
+    Subject,
+)
 
 CALIBRATION = ("calib-copy", "calib-gemm")
 Role = Literal["subject", "calibration"]
@@ -47,6 +58,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     iterations: int | None = None
     threads: int | None = None
+    keep_log: bool = False
     calibrate: bool | None = None
     """Run the calibration cases along; `None`: on a GPU."""
     claims: tuple[AnyClaim, ...] = ()
@@ -100,6 +112,8 @@ def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, case
         seconds=request.duration_s,
         iterations=request.iterations,
     )
+    if request.keep_log and not backend.BUILD_OUTLIVES_PROCESS:
+        raise UsageError(f"--keep-log keeps trtexec's log, and {backend.NAME} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
     wanted: list[tuple[Role, cases.Experiment]] = [
@@ -113,7 +127,7 @@ def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, case
         variant = experiment.case.id if role == "calibration" else experiment.variant or cases.BASE
         name = f"{variant}-{release}"
         experiments[name] = experiment
-        subjects.append(_subject(name, role, experiment, device, backend))
+        subjects.append(_subject(name, role, experiment, device, backend, release, protocol))
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     job = Job(
         kit=kit(),
@@ -127,6 +141,7 @@ def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, case
         threads=request.threads,
         timeout_build_s=request.timeout_build_s,
         timeout_run_s=request.timeout_run_s,
+        keep_log=request.keep_log,
         place=at.place,
         subjects=tuple(subjects),
     )
@@ -134,7 +149,13 @@ def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, case
 
 
 def _subject(
-    name: str, role: Role, experiment: cases.Experiment, device: devices.Device, backend: ModuleType
+    name: str,
+    role: Role,
+    experiment: cases.Experiment,
+    device: devices.Device,
+    backend: ModuleType,
+    release: str,
+    protocol: Protocol,
 ) -> Subject:
     """Plan one experiment for a device and backend; raise `Unavailable` where it can't run there."""
     case = experiment.case
@@ -144,6 +165,21 @@ def _subject(
     if refusal := backend.refuse(planned.planned, gpu=device.gpu):
         raise Unavailable(f"{backend.PRODUCT} can't run {experiment.label} ({refusal})")
     precision = models.file_precision(str(planned.planned["precision"]))
+    commands: tuple[Command, ...] = ()
+    if backend.NAME == trtexec.NAME:
+        lowered = lowering.lower(
+            planned.planned,
+            release,
+            device.name,
+            seconds=protocol.seconds,
+            iterations=protocol.iterations,
+        )
+        if isinstance(lowered, lowering.Unsupported):
+            raise Unavailable(f"{release} can't run {experiment.label} on {device.name} ({lowered.reason})")
+        planned = lowering.Plan(
+            lowered.planned, planned.inapplicable, (*planned.substitutions, *lowered.substitutions)
+        )
+        precision, commands = lowered.model_precision, lowered.commands
     return Subject(
         record_name=name,
         role=role,
@@ -156,7 +192,14 @@ def _subject(
         model_file=f"records/{name}/case/model.{precision}.onnx",
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
+        commands=commands,
     )
+
+
+def for_trtexec(experiment: cases.Experiment, device: devices.Device) -> dict[str, Scalar | None]:
+    """Return what is planned of an experiment for trtexec, before a release is chosen."""
+    on_device = experiment.case.on.get(device.name, {})
+    return lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
 
 
 def kit() -> Kit:

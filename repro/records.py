@@ -23,6 +23,7 @@ from repro.probes.host import boot_id, limits, usable_cores, virtualisation
 from repro.probes.nvml import reasons
 from repro.schema import (
     Board,
+    Build,
     Clock,
     CutShort,
     Effective,
@@ -48,7 +49,7 @@ from repro.schema import (
 from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
-STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
+STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
 SLOWDOWNS = frozenset(
     {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
 )
@@ -81,8 +82,8 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
-        gpu = cuda.look() if DEVICES[job.device].gpu else None
-        release = backends.load(job.backend).release(gpu=gpu is not None)
+        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
+        release = backends.load(job.backend).release(gpu=DEVICES[job.device].gpu)
         if gpu:
             release = msgspec.structs.replace(release, driver=cuda.driver_version())
         return cls(
@@ -128,8 +129,14 @@ class Taken(NamedTuple):
 
     @property
     def run_id(self) -> str:
-        """Name of the run, unique in its record."""
-        return f"b{self.turn.build}r{self.turn.run}"
+        """Name of the build or run, unique in its record."""
+        run = "" if self.turn.run is None else f"r{self.turn.run}"
+        return f"b{self.turn.build}{run}"
+
+
+def engine_home(out: Path, subject: str, build: int) -> Path:
+    """Return the folder of a build that outlives its process; it never leaves the machine."""
+    return out / "engines" / subject / f"b{build}"
 
 
 def ended_early(folder: Path, code: str, signal: str | None, message: str, now_ns: int | None) -> Result:
@@ -169,17 +176,29 @@ def _record(
     taken = [entry for entry in all_taken if entry.turn.subject == subject.record_name]
     results = [entry.result for entry in taken]
     backend = backends.load(job.backend)
-    runs = tuple(_run(entry, entry.result.run, recording) for entry in taken if entry.result.run)
-    stages = _stages(results)
+    # Where builds outlive their process, they were made in a shuffled order.
+    built = sorted((entry for entry in taken if entry.result.build), key=lambda entry: entry.turn.build)
+    builds = tuple(entry.result.build for entry in built if entry.result.build)
+    engines = {f"b{entry.turn.build}": entry.result for entry in built}
+    runs = tuple(
+        _run(entry, entry.result.run, engines[f"b{entry.turn.build}"], sitting, recording)
+        for entry in taken
+        if entry.result.run
+    )
+    profiles = backend.BUILD_OUTLIVES_PROCESS
+    stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "failed" if error or not runs else "measured"
     reason = error.message if error else None if runs else "it ended before anything was measured"
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
-    built = next((result for result in results if result.build), Result(stages=()))
+    first = built[0].result if built else Result(stages=())
     precision = models.file_precision(str(subject.planned["precision"]))
     tensors = models.tensors(subject.model, precision)
+    # With weak typing the file has wider types than what goes in and out.
+    built_from = subject.model_file.split(".")[-2]
+    reached = {stage.name for stage in stages if stage.status != "not_reached"}
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
@@ -195,19 +214,19 @@ def _record(
         stages=stages,
         cut_short=cut,
         case=subject.case,
-        model=ModelSeen(subject.model_digests, precision, (tensors[0],), (tensors[1],)),
+        model=ModelSeen(subject.model_digests, built_from, (tensors[0],), (tensors[1],)),
         settings=SettingsSeen(subject.settings, subject.planned, effective, subject.inapplicable),
         substitutions=subject.substitutions,
         mismatches=mismatches(subject.planned, effective),
-        commands=(),
+        commands=tuple(command for command in subject.commands if command.stage in reached),
         runtime=Runtime(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
             release=sitting.release,
-            provider=built.provider,
-            libraries=built.libraries,
-            options=built.options,
+            provider=first.provider,
+            libraries=first.libraries,
+            options=first.options,
             place=msgspec.structs.replace(
                 job.place, limits=_limits(job.place, sitting.limits), virtualised=sitting.virtualised
             ),
@@ -220,11 +239,18 @@ def _record(
             builds_done=len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
             l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
-            timer=measure.EVENT_TIMER if sitting.gpu else measure.HOST_TIMER,
+            timer=backend.TIMER
+            if backend.TIMES_ITSELF
+            else measure.EVENT_TIMER
+            if sitting.gpu
+            else measure.HOST_TIMER,
         ),
-        builds=tuple(result.build for result in results if result.build),
+        builds=tuple(
+            msgspec.structs.replace(build, layers=_layers_file(build)) if _differs(build, builds) else build
+            for build in builds
+        ),
         runs=runs,
-        layers=built.layers,
+        layers=first.layers,
         work=models.work(subject.model, precision),
         telemetry=recording.telemetry,
         privacy=None,
@@ -241,6 +267,15 @@ def _limits(place: Place, seen: Limits) -> Limits:
         return seen
     both = zip(msgspec.structs.astuple(seen), msgspec.structs.astuple(place.limits), strict=True)
     return Limits(*(inside if inside is not None else told for inside, told in both))
+
+
+def _differs(build: Build, builds: Sequence[Build]) -> bool:
+    """Tell whether a build is of another structure than the first, whose layers stand in the record."""
+    return build.structure_hash != builds[0].structure_hash
+
+
+def _layers_file(build: Build) -> str:
+    return f"layers/{build.id}.json"
 
 
 def _board(sitting: Sitting, recording: Recording) -> Board:
@@ -271,11 +306,16 @@ def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recordin
         folder = out / "records" / record.record_name
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
+        (folder / "layers").mkdir(exist_ok=True)
+        elsewhere = {build.id: build.layers for build in record.builds if build.layers}
         for entry in taken:
             if entry.turn.subject != record.record_name:
                 continue
             if entry.result.run:
                 shutil.copyfile(entry.folder / "samples.bin", folder / "samples" / f"{entry.run_id}.bin")
+            build = entry.result.build
+            if build and (file := elsewhere.get(build.id)):
+                (folder / file).write_bytes(msgspec.json.encode(entry.result.layers))
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(entry.folder / "log", folder / "logs" / f"{entry.run_id}.txt")
         part = folder / "record.json.part"
@@ -328,8 +368,8 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     return records
 
 
-def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
-    flags = list(measured.flags)
+def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
+    flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
     foreign = host.change("foreign_cpu", window) if host else None
@@ -357,6 +397,32 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
     )
 
 
+def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
+    """Flag what an engine does beside the network, where its layers were timed one by one."""
+    found = []
+    layers = [layer for layer in engine.layers or () if layer.time_ns is not None]
+    total_ns = sum(layer.time_ns or 0 for layer in layers)
+    moved = [layer.time_ns or 0 for layer in layers if layer.is_reformat]
+    if moved and total_ns:
+        found.append(
+            Flag(
+                "reformat",
+                f"{len(moved)} of {len(layers)} layers only change the layout, "
+                f"{sum(moved) / total_ns:.0%} of the profiled time",
+            )
+        )
+    transfers = run.effective.get("transfers")
+    if gpu and gpu.integrated and transfers and transfers.value is False:
+        # sampleInference.cpp, all tags from 8.5 to 11.1.
+        found.append(
+            Flag(
+                "managed_memory",
+                "without transfers, an integrated GPU keeps input and output in managed memory",
+            )
+        )
+    return found
+
+
 def _slowed(readings: Sequence[float]) -> list[Flag]:
     """Flag what held the clocks down while a run was measured."""
     seen = Counter(name for bits in readings for name in reasons(int(bits)) if name in SLOWDOWNS)
@@ -366,10 +432,10 @@ def _slowed(readings: Sequence[float]) -> list[Flag]:
     ]
 
 
-def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
+def _stages(results: Sequence[Result], names: Sequence[StageName]) -> tuple[Stage, ...]:
     """Return each stage once: failed where any turn failed in it, from first start to last end."""
     merged = []
-    for name in STAGES:
+    for name in names:
         seen = [stage for result in results for stage in result.stages if stage.name == name]
         if not seen:
             merged.append(Stage(name, "not_reached", None, None, None))
@@ -418,6 +484,7 @@ WHY_MISSING = {
     "board.gpu": NO_GPU,
     "builds.structure_hash": "this backend tells no structure",
     "builds.plan_sha256": "this backend keeps no plan",
+    "builds.recipe_hash": "this backend builds by no command",
     "builds.timing_cache": "this backend has no timing cache",
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",
@@ -425,6 +492,7 @@ WHY_MISSING = {
     "runs.mean_power_w": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
+    "layers.type": "the runtime was asked for names only",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",

@@ -34,7 +34,7 @@ NOTE_MAX_CHARACTERS = 500
 
 Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
-StageName: TypeAlias = Literal["prepare", "build", "check", "run"]
+StageName: TypeAlias = Literal["prepare", "build", "profile", "check", "run"]
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
 
 
@@ -257,6 +257,13 @@ class Kit(Carried, frozen=True):
     tree_sha256: str
 
 
+class Command(Carried, frozen=True):
+    """What is executed in a stage, as data; files are named relative to a folder with the model."""
+
+    stage: StageName
+    argv: tuple[str, ...]
+
+
 class Subject(Carried, frozen=True):
     """One experiment of a job; gives one record."""
 
@@ -272,6 +279,8 @@ class Subject(Carried, frozen=True):
     """The ONNX file to build from, relative to the job's folder."""
     model_digests: dict[str, str]
     tolerances: dict[str, Tolerance]
+    commands: tuple[Command, ...] = ()
+    """What the backend executes, where it is a program of its own."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -308,7 +317,7 @@ class Place(Carried, frozen=True):
     """`none` on bare metal, else the hypervisor's name; `None`: unknown."""
     remote: bool = False
     standin: bool = False
-    """The image only stands in for the real one, as tests do it: what it says of TensorRT means nothing."""
+    """A stand-in of the kit's tests took the place of the runtime, or of the image that it is in."""
     engine: str | None = None
     """Version of the container engine."""
 
@@ -329,6 +338,8 @@ class Job(Carried, frozen=True, kw_only=True):
     """Threads of a CPU backend; `None`: one less than the cores that the worker may use."""
     timeout_build_s: float
     timeout_run_s: float
+    keep_log: bool = False
+    """The whole log of the first build goes into the bundle, redacted."""
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
@@ -388,13 +399,6 @@ class ModelSeen(Carried, frozen=True):
     built_from: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-
-class Command(Carried, frozen=True):
-    """What was executed in a stage, as data; never to be executed from here."""
-
-    stage: StageName
-    argv: tuple[str, ...]
 
 
 class Library(Carried, frozen=True):
@@ -512,6 +516,8 @@ class Build(Carried, frozen=True):
     input_hash: str
     """sha256 over the seeded inputs."""
     plan_sha256: str | None = None
+    recipe_hash: str | None = None
+    """sha256 over what was asked for: models, command, release, GPU; equal hashes differ by chance only."""
     timing_cache: str | None = None
     layers: str | None = None
     check: OutputCheck | None = None
@@ -595,7 +601,8 @@ class Layer(Carried, frozen=True):
     """A layer of the engine as the runtime reports it."""
 
     name: str
-    type: str
+    type: str | None
+    """`None`: the runtime was asked for names only."""
     tactic: str | None = None
     inputs: tuple[LayerTensor, ...] = ()
     outputs: tuple[LayerTensor, ...] = ()

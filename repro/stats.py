@@ -28,6 +28,17 @@ def mean_interval(values: Values, confidence: float = 0.95) -> tuple[float, floa
     return float(sample.mean()) - half, float(sample.mean()) + half
 
 
+def trtexec_percentile(values: Values, percent: float) -> float:
+    """Return a percentile of sorted `values` as trtexec calculates it, in float32 and without interpolation.
+
+    `sorted[max(n − 1 − (int)((1 − p / 100) × n), 0)]` (sampleReporting.cpp, all tags from 8.4 to 11.1):
+    of 100 values the 99th percentile is the largest.
+    """
+    count = len(values)
+    exclude = int((np.float32(1) - np.float32(percent) / np.float32(100)) * np.float32(count))
+    return float(values[max(count - 1 - exclude, 0)])
+
+
 def trend(values: Values) -> tuple[float, float]:
     """Return Theil and Sen's change from first to last value, and Mann and Kendall's two-sided p.
 

@@ -7,7 +7,6 @@ one JSON line of progress per event and loads no runtime itself, so nothing else
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from repro import backends, measure
-from repro.proc import Child, hold_lifeline, signal_name
-from repro.records import Sitting, Taken, assemble, ended_early, write
+from repro.proc import Child, hold_lifeline, oom_kills, signal_name
+from repro.records import Sitting, Taken, assemble, ended_early, engine_home, write
 from repro.schema import CutShort, Job, Record, StageName, Turn
 from repro.telemetry import Sampler
 from repro.turn import Result, Task, read_stages
@@ -32,7 +31,7 @@ POLL_S = 0.1
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One event for whoever watches."""
 
-    phase: Literal["prepare", "build", "check", "run", "records"]
+    phase: Literal["prepare", "build", "profile", "check", "run", "records"]
     record: str
     build: int
     builds: int
@@ -129,6 +128,10 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
     folder = session.out / "turns" / str(index)
     folder.mkdir(parents=True)
     subject = next(each for each in job.subjects if each.record_name == turn.subject)
+    home = folder
+    if backends.load(job.backend).BUILD_OUTLIVES_PROCESS:
+        home = engine_home(session.out, turn.subject, turn.build)
+        home.mkdir(parents=True, exist_ok=True)
     task = Task(
         turn=turn,
         subject=subject,
@@ -140,9 +143,10 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         protocol=job.protocol,
         process=index,
         origin_ns=session.sitting.origin_ns,
+        home=str(home),
     )
     (folder / "turn.json").write_bytes(msgspec.json.encode(task))
-    oom_kills = _oom_kills()
+    killed = oom_kills()
     begin_ns = measure.now_ns()
     argv = [sys.executable, "-m", "repro.turn", str(folder)]
     with (folder / "log").open("wb") as log, Child(argv, stdout=log, stderr=subprocess.STDOUT) as child:
@@ -150,7 +154,7 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         status = child.end(grace_s=0.0) if late else child.wait()
     result = Result.read(folder)
     if result is None:
-        code, signal, message = _why(late, status or 0, oom=_oom_kills() > oom_kills)
+        code, signal, message = _why(late, status or 0, oom=oom_kills() > killed)
         now_ns = measure.now_ns() - session.sitting.origin_ns
         result = ended_early(folder, code, signal, message, now_ns)
     return Taken(turn, folder, result, measure.now_ns() - begin_ns)
@@ -184,15 +188,6 @@ def _why(late: str | None, status: int, *, oom: bool) -> tuple[str, str | None, 
     if signal:
         return "crash", signal, f"the process was ended by {signal}"
     return "exit", None, f"the process ended with status {status} and without a result"
-
-
-def _oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory, as far as it says."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
 
 
 def main(job_folder: Path, out: Path) -> None:

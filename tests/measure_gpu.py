@@ -131,7 +131,15 @@ def subject_of(variant: str | None) -> tuple[Subject, bytes]:
     from repro.plan import _subject
 
     experiment = cases.resolve(cases.load("conv16"), variant)
-    subject = _subject("x", "subject", experiment, devices.DEVICES["x86"], backends.load("torch"))
+    subject = _subject(
+        "x",
+        "subject",
+        experiment,
+        devices.DEVICES["x86"],
+        backends.load("torch"),
+        "torch",
+        measure.PROTOCOLS["standard"],
+    )
     return subject, experiment.onnx["fp16"]
 
 

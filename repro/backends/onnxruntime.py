@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "onnxruntime"
 PRODUCT = "ONNX Runtime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-BUILD_OUTLIVES_PROCESS = False
+BUILD_OUTLIVES_PROCESS = TIMES_ITSELF = False
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 LOG_LINES = (
@@ -85,6 +85,9 @@ class Engine:
 
     queue: Queue | None = None
     """Where the device executes on its own: what is enqueued to it."""
+    plan_sha256: str | None = None
+    recipe_hash: str | None = None
+    timing_cache: str | None = None
 
     def __init__(self, model: bytes, folder: Path, threads: int, source: Array, result: Array) -> None:
         import onnxruntime as ort

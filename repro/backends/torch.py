@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "torch"
 PRODUCT = "PyTorch"
-BUILD_OUTLIVES_PROCESS = False
+BUILD_OUTLIVES_PROCESS = TIMES_ITSELF = False
 
 LOG_LINES = (
     re.compile(r"Traceback \(most recent call last\):"),
@@ -82,6 +82,9 @@ class Engine:
     """The module on the device, with a static input: `enqueue()` is one inference and nothing else."""
 
     providers = ("CUDA",)
+    plan_sha256: str | None = None
+    recipe_hash: str | None = None
+    timing_cache: str | None = None
 
     def __init__(self, model: Path, subject: Subject, source: Array) -> None:
         import torch

@@ -43,8 +43,8 @@ Tell = Callable[[Progress], None]
 def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, tell: Tell) -> str | None:
     """Run the worker on `job_folder` in a container, until its records lie under `out`.
 
-    Returns `None`, or how the worker ended before it had written them; raises `Lost` when the engine went away
-    and did not come back, and `Unavailable` when it refuses the container.
+    Returns `None`, or how the worker ended before it had written them; raises `Lost` when the engine went
+    away and did not come back, and `Unavailable` when it refuses the container.
     """
     job = msgspec.json.decode((job_folder / "job.json").read_bytes(), type=Job)
     out.mkdir()
@@ -80,7 +80,7 @@ def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, 
 
 
 def recover(job: Job, out: Path) -> None:
-    """Fetch what the container of a job left, if the engine still has it; a run that was cut off calls this."""
+    """Fetch what the container of a job left, where the engine still has it, after a run that was cut off."""
     from docker import errors
 
     if out.exists() and any(out.glob("session.json")):
@@ -240,15 +240,12 @@ def _ended(state: dict[str, Any]) -> str | None:
 def _back(engine: Engine) -> None:
     """Wait until the engine answers again; raise `Lost` where it does not."""
     deadline = time.monotonic() + RETURN_S
-    while True:
-        try:
-            with answering("waiting for it"):
-                engine.client.api.ping()
-                return
-        except Lost:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Lost), answering("waiting for it"):
+            engine.client.api.ping()
+            return
+        time.sleep(0.5)
+    raise Lost("Docker went away and did not come back", "start Docker again")
 
 
 # --- after it ----------------------------------------------------------------------------------------

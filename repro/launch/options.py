@@ -1,8 +1,8 @@
 """What a container may do and see, by device: the one source of the launcher's request and of compose.yaml.
 
-The same for all: no network, a read-only root, no capabilities, no new privileges, a user that is not root,
-limits on memory and processes, a tmpfs as the runtime's scratch, and one volume with the kit's source, the job
-and what comes of it. A device adds how its GPU is reached, and nothing else.
+The same for all: no network, a read-only root, no capabilities, no new privileges, a user that is not
+root, limits on memory and processes, a tmpfs as the runtime's scratch, and one volume with the kit's
+source, the job and what comes of it. A device adds how its GPU is reached, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ UID = 65532
 HOME = "/repro"
 KIT, JOB, OUT = f"{HOME}/kit", f"{HOME}/job", f"{HOME}/out"
 BOARD = "/board"
+SCRATCH = "/tmp"  # noqa: S108 - a tmpfs of the container's own
 COMMAND = ("/opt/repro/venv/bin/python", "-m", "repro.worker", JOB, OUT)
 ENVIRONMENT = {
-    "HOME": "/tmp",  # noqa: S108 - a tmpfs of the container's own
+    "HOME": SCRATCH,
     "LC_ALL": "C.UTF-8",
     "PYTHONPATH": KIT,
-    "PYTHONPYCACHEPREFIX": "/tmp/pycache",  # noqa: S108
-    "TMPDIR": "/tmp",  # noqa: S108
+    "PYTHONPYCACHEPREFIX": f"{SCRATCH}/pycache",
+    "TMPDIR": SCRATCH,
 }
 PIDS = 4096
 MEMORY_SHARE = 0.9
@@ -42,7 +43,7 @@ STACK_BYTES = 64 * 2**20
 
 LOCK = "/run/lock/trt-repro.lock"
 JTOP_SOCKET = Path("/run/jtop.sock")
-BOARD_PATHS = ("/sys", "/proc/device-tree", "/etc/nv_tegra_release")
+BOARD_PATHS = ("/sys", "/etc/nv_tegra_release")
 """What the Jetson probes read and every L4T has."""
 MORE_BOARD_PATHS = ("/etc/nvpmodel.conf", "/etc/nvpmodel", "/var/lib/nvpmodel")
 """What some have; mounted where this machine is the board."""
@@ -65,12 +66,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[int, ...] = ()
     mounts: tuple[tuple[str, str], ...] = ()
     """Paths of the engine's machine, read-only: (there, in the container)."""
+    environment: dict[str, str] = {}
     labels: dict[str, str] = {}
 
 
 def request(wanted: Wanted) -> dict[str, Any]:
     """Return the body of the engine's request to create the container (`POST /containers/create`)."""
-    environment = dict(ENVIRONMENT)
+    environment = {**ENVIRONMENT, **wanted.environment}
     host: dict[str, Any] = {
         "NetworkMode": "none",
         "ReadonlyRootfs": True,
@@ -78,8 +80,8 @@ def request(wanted: Wanted) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         "IpcMode": "private",
         "Tmpfs": {
-            "/tmp": f"rw,nosuid,nodev,noexec,mode=0700,uid={UID},gid={UID},size={wanted.scratch_bytes}"
-        },  # noqa: S108
+            SCRATCH: f"rw,nosuid,nodev,noexec,mode=0700,uid={UID},gid={UID},size={wanted.scratch_bytes}"
+        },
         "Mounts": [
             {"Type": "volume", "Target": HOME},
             *({"Type": "bind", "Source": a, "Target": b, "ReadOnly": True} for a, b in wanted.mounts),
@@ -101,11 +103,7 @@ def request(wanted: Wanted) -> dict[str, Any]:
     if wanted.device == "orin":
         # `--gpus` fails on Tegra: the runtime brings devices and driver libraries by its lists.
         host["Runtime"] = "nvidia"
-        environment |= {
-            "NVIDIA_VISIBLE_DEVICES": "all",
-            "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
-            "TRT_REPRO_BOARD": BOARD,
-        }
+        environment |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
     elif wanted.device == "x86":
         host["DeviceRequests"] = [_gpu(wanted.gpu, cdi=wanted.cdi)]
     return {
@@ -113,7 +111,7 @@ def request(wanted: Wanted) -> dict[str, Any]:
         "User": f"{UID}:{UID}",
         "Cmd": list(COMMAND),
         "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
-        "WorkingDir": "/tmp",  # noqa: S108
+        "WorkingDir": SCRATCH,
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
+import typing
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import stats
+from repro import lowering, models, stats
 from repro.bundle import Bundle
+from repro.errors import UsageError
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
     BelowRoof,
+    Command,
     Fails,
+    Layer,
+    LayerTensor,
     OutputCheck,
     Ratio,
     Record,
+    Settings,
     StatedEfficiency,
     WrongOutput,
 )
@@ -27,6 +34,8 @@ CARD_LINES = 12
 CARD_COLUMNS = 80
 LABEL_COLUMNS = 11
 MAX_FLAGS = 3
+MAX_COMMAND_CHARACTERS = 4_000
+LAYOUTS = typing.get_args(typing.get_type_hints(Settings)["io_layout"])
 
 # The worst first; what is not here is no red flag.
 FLAG_RANKS = (
@@ -66,11 +75,18 @@ class Table(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, ...], ...]
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """Lines to copy, each whole, that stand as they are."""
+
+    title: str
+    rows: tuple[str, ...]
+
+
 class Report(msgspec.Struct, frozen=True):
     """A whole report; every string in it is safe to print."""
 
     card: tuple[Row, ...]
-    details: tuple[Table, ...]
+    details: tuple[Table | Listing, ...]
 
 
 class KeyFigure(msgspec.Struct, frozen=True):
@@ -116,7 +132,9 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
     more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
+    standin = [("STAND-IN", "a stand-in of the kit's tests took part; this counts for nothing")]
     rows = [
+        *(standin if record.runtime.place.standin else []),
         ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
         (
             "Claim",
@@ -269,9 +287,30 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
     sampler = record.telemetry.sampler
     if sampler is None or sampler.ended != "ok":
         found.append(("sampler", "the sampler ended early: the machine's state is known in part"))
-    if len({build.structure_hash for build in record.builds}) > 1:
-        found.append(("structures", "the builds are not all of one structure"))
+    if len(set(modes(record).values())) > 1:
+        found.append(("structures", f"the builds are not all of one structure: {_modes_text(record)}"))
     return found
+
+
+def modes(record: Record) -> dict[str, str]:
+    """Return a letter for each build: builds of one structure are of one mode, A is the first build's."""
+    letters: dict[str, str] = {}
+    for build in record.builds:
+        letters.setdefault(build.structure_hash or "", chr(ord("A") + min(len(letters), 25)))
+    return {build.id: letters[build.structure_hash or ""] for build in record.builds}
+
+
+def _modes_text(record: Record) -> str:
+    """Return each mode with its builds and its time: `A b0 b2 0.662 ms, B b1 0.684 ms`."""
+    members: dict[str, list[str]] = {}
+    for build, letter in modes(record).items():
+        members.setdefault(letter, []).append(build)
+    parts = []
+    for letter, builds in members.items():
+        values = [run.summary.log_median for run in record.runs if run.build in builds]
+        time = f" {milliseconds(_exp(sum(values) / len(values)))} ms" if values else ""
+        parts.append(f"{letter} {' '.join(builds)}{time}")
+    return ", ".join(parts)
 
 
 def replayable(record: Record) -> str:
@@ -298,7 +337,7 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table]:
+def _details(bundle: Bundle) -> Iterable[Table | Listing]:
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",
@@ -328,7 +367,80 @@ def _details(bundle: Bundle) -> Iterable[Table]:
         ),
     )
     for record in bundle.records.values():
-        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+        of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        yield from _of_record(record, of)
+        if record.commands:
+            yield commands(record, of)
+
+
+def commands(record: Record, of: str) -> Listing:
+    """Return the commands of a record, for a shell in the folder where the bundle was unpacked.
+
+    The input is made by our own words, from typed values alone. Commands that this kit would not give
+    for the record's settings are pointed out: whoever made the bundle may have written them.
+    """
+    lines = [shlex.join(["cd", f"records/{record.record_name}/case"])]
+    lines += [shlex.join(["python3", "-c", code]) for code in _input_code(record)]
+    lines += [shlex.join(command.argv) for command in record.commands]
+    known = _known_commands(record)
+    if any(command not in known for command in record.commands):
+        lines.insert(0, "# this kit gives other commands for these settings: read before you run any")
+    title = f"Commands{of}, in the folder where the bundle was unpacked"
+    return Listing(title, tuple(safe(line, MAX_COMMAND_CHARACTERS) for line in lines))
+
+
+def _input_code(record: Record) -> Iterable[str]:
+    """Give the code that writes the first build's input, where the record describes one of the kit's own."""
+    layout = record.settings.planned.get("io_layout")
+    for source in record.model.inputs:
+        plain = len(source.shape) == 4 and source.dtype in models.DTYPES and layout in LAYOUTS
+        if plain and source.name == lowering.INPUT:
+            own = msgspec.structs.replace(source, layout=str(layout))
+            yield models.input_code(f"{record.protocol.seed}/0", own)
+
+
+def _known_commands(record: Record) -> tuple[Command, ...]:
+    """Return the commands that this kit gives for a record's settings; none where it can't give any."""
+    planned = record.settings.planned
+    if any(field.name not in planned for field in msgspec.structs.fields(Settings)):
+        return ()
+    try:
+        own = lowering.lower(
+            planned,
+            record.runtime.release.name,
+            record.runtime.device,
+            iterations=record.protocol.planned.iterations,
+        )
+    except (UsageError, ValueError):
+        # Somebody else's record may hold any value of the right type.
+        return ()
+    return own.commands if isinstance(own, lowering.Commands) else ()
+
+
+def layers_table(layers: Sequence[Layer], title: str) -> Table:
+    """Return the layers of an engine in order."""
+    return Table(
+        title,
+        ("layer", "type", "tactic", "in", "out", "time ms", "reformat"),
+        _rows(
+            *(
+                (
+                    layer.name,
+                    layer.type or "–",
+                    layer.tactic or "–",
+                    _formats(layer.inputs),
+                    _formats(layer.outputs),
+                    "–" if layer.time_ns is None else milliseconds(layer.time_ns),
+                    quantity(layer.is_reformat, None),
+                )
+                for layer in layers
+            )
+        ),
+    )
+
+
+def _formats(tensors: Sequence[LayerTensor]) -> str:
+    return ", ".join(f"{tensor.dtype or '?'}:{tensor.format or '?'}" for tensor in tensors) or "–"
 
 
 def _of_record(record: Record, of: str) -> Iterable[Table]:
@@ -380,7 +492,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                 (
                     build.id,
                     f"{build.seconds:.3f}",
-                    (build.structure_hash or "–")[:12],
+                    f"{modes(record)[build.id]} {build.structure_hash[:12]}" if build.structure_hash else "–",
                     f"{build.check.error:.2e}" if build.check and build.check.error is not None else "–",
                     f"{build.check.tolerance:.1e}" if build.check else "–",
                     (", ".join(build.check.problems) or _method(build.check)) if build.check else "–",
@@ -436,11 +548,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
         ),
     )
     if record.layers:
-        yield Table(
-            f"Layers{of}",
-            ("layer", "type", "reformat"),
-            _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
-        )
+        yield layers_table(record.layers, f"Layers{of}")
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from repro.report.content import Report
+from repro.report.content import Listing, Report
 
 # The dot after www alone makes a link on GitHub.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-]|(?<=www)\.)", re.IGNORECASE)
@@ -23,6 +23,12 @@ def render(report: Report) -> str:
         if not part.rows:
             continue
         lines += ["", f"### {escape(part.title)}", ""]
+        if isinstance(part, Listing):
+            # Longer than any run of backticks in it, so that nothing in it ends the block.
+            longest = max(map(len, re.findall(r"`+", "\n".join(part.rows))), default=0)
+            fence = "`" * max(3, longest + 1)
+            lines += [fence, *part.rows, fence]
+            continue
         lines += [_row(part.columns), "|" + "---|" * len(part.columns), *map(_row, part.rows)]
     return "\n".join(lines) + "\n"
 

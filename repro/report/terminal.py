@@ -14,13 +14,14 @@ from rich.text import Text
 
 from repro.bundle import Inspection
 from repro.doctor import Line
-from repro.report.content import LABEL_COLUMNS, Report, Row
+from repro.report.content import LABEL_COLUMNS, Listing, Report, Row, Table
 from repro.report.text import seconds
 from repro.worker import Progress
 
 PHASES = {
     "prepare": "preparing inputs",
     "build": "building",
+    "profile": "profiling the layers",
     "check": "checking the output",
     "run": "measuring",
     "records": "writing records",
@@ -41,6 +42,12 @@ def show_report(console: Console, report: Report) -> None:
     for part in report.details:
         if not part.rows:
             continue
+        if isinstance(part, Listing):
+            console.print()
+            console.print(Text(part.title, style="bold"))
+            for line in part.rows:
+                console.print(Text(line), soft_wrap=True)
+            continue
         table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
         for column in part.columns:
             table.add_column(Text(column), overflow="fold")
@@ -49,6 +56,11 @@ def show_report(console: Console, report: Report) -> None:
         console.print()
         console.print(Text(part.title, style="bold"))
         console.print(table)
+
+
+def show_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Print tables alone."""
+    show_report(console, Report((), tuple(tables)))
 
 
 def show_inspection(console: Console, inspection: Inspection) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from repro import backends, devices, measure
-from repro.backends import cuda, onnxruntime
+from repro.backends import cuda, onnxruntime, trtexec
 from repro.errors import ExitCode, Unavailable, UsageError
 
 
@@ -14,11 +16,20 @@ def test_without_a_gpu_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert devices.choose("auto") == devices.DEVICES["cpu"] == devices.choose("cpu")
 
 
-def test_a_device_without_a_backend_is_unavailable_and_says_what_to_do() -> None:
+def no_trtexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("TRTEXEC", raising=False)
+    monkeypatch.setattr(trtexec, "USUAL_PATH", tmp_path / "trtexec")
+
+
+def test_a_device_without_a_backend_is_unavailable_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_trtexec(monkeypatch, tmp_path)
     with pytest.raises(Unavailable) as caught:
         devices.backend(devices.choose("orin"))
     assert caught.value.code is ExitCode.DOES_NOT_APPLY
-    assert "orin" in caught.value.what
+    assert "no trtexec" in caught.value.what
     assert "DEVICE=cpu" in caught.value.hint
 
 
@@ -54,7 +65,6 @@ def test_a_device_without_its_runtime_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert reason == "ONNX Runtime is not installed"
 
 
-def test_a_device_without_a_backend_says_so() -> None:
-    assert (
-        devices.availability(devices.DEVICES["orin"]) == "this version of the kit can't measure on orin yet"
-    )
+def test_a_device_without_a_backend_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_trtexec(monkeypatch, tmp_path)
+    assert devices.availability(devices.DEVICES["orin"]) == "there is no trtexec here"

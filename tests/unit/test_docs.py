@@ -10,14 +10,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from repro import cases, check, measure, records, schema, schemas
 from repro.bundle import archive
+from repro.cli import cli
 from repro.schema import Carried, Record, ResolvedCase, Statement
 
 ROOT = Path(__file__).parents[2]
 FORMAT = (ROOT / "docs" / "bundle-format.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
+RELEASES = (ROOT / "docs" / "releases.md").read_text()
 WRITING = (ROOT / "docs" / "writing-cases.md").read_text()
 
 
@@ -142,3 +145,11 @@ def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:
 def test_every_key_of_a_case_is_explained(kind: type[msgspec.Struct]) -> None:
     for field in msgspec.structs.fields(kind):
         assert f"`{field.name}`" in WRITING
+
+
+@pytest.mark.parametrize("device", ["x86", "orin"])
+def test_the_tables_of_releases_are_what_the_command_prints(device: str) -> None:
+    command = f"lower conv16 --all --device {device}"
+    printed = CliRunner().invoke(cli, command.split())
+    assert printed.exit_code == 0, printed.output
+    assert f"`repro {command}`\n\n{printed.output}" in RELEASES

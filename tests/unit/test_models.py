@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -334,3 +335,37 @@ def test_the_torch_module_of_the_case_gives_the_same_output() -> None:
     with torch.no_grad():
         direct = network(torch.from_numpy(source.copy())).numpy()
     assert np.linalg.norm(ours - direct) / np.linalg.norm(direct) <= 1e-6
+
+
+LAYOUTS: dict[str, Any] = {
+    "chw": lambda v: v,
+    "hwc8": lambda v: np.pad(v, ((0, 0), (0, 5), (0, 0), (0, 0))).transpose(0, 2, 3, 1),
+    "chw16": lambda v: np.pad(v, ((0, 0), (0, 13), (0, 0), (0, 0))).transpose(0, 2, 3, 1)[:, None],
+}
+"""Of three channels."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_packed_buffer_has_padded_channels_where_the_layout_says(layout: str) -> None:
+    values = models.inputs("x", TensorSpec("input", (2, 3, 4, 5), "fp16", "chw"))
+    assert models.packed(values, layout) == LAYOUTS[layout](values).tobytes()
+
+
+def test_more_channels_than_a_vector_are_several_groups() -> None:
+    values = models.inputs("x", TensorSpec("input", (1, 33, 2, 3), "fp16", "chw"))
+    buffer = np.frombuffer(models.packed(values, "chw32"), np.float16).reshape(1, 2, 2, 3, 32)
+    assert np.array_equal(buffer[0, 1, :, :, 0], values[0, 32])
+    assert np.array_equal(buffer[0, 0, 1, 2], values[0, :32, 1, 2])
+    assert not buffer[0, 1, :, :, 1:].any()
+
+
+@pytest.mark.parametrize("layout", ["chw", "hwc8", "chw16", "chw32"])
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_the_code_in_a_report_writes_the_same_input_with_numpy_alone(
+    dtype: str, layout: str, tmp_path: Path
+) -> None:
+    spec = TensorSpec("input", (2, 20, 4, 5), dtype, layout)
+    code = models.input_code("7/0", spec)
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, timeout=60)
+    expected = models.packed(models.inputs("7/0", spec), layout)
+    assert (tmp_path / "input.bin").read_bytes() == expected

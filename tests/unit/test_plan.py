@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from repro import plan
+from repro.backends import trtexec
 from repro.errors import Unavailable, UsageError
 from repro.plan import Request
+from tests import standin
 
 CASES = Path(__file__).parents[1] / "e2e" / "cases"
 
@@ -62,3 +64,37 @@ def test_a_variant_named_twice_is_refused() -> None:
 def test_the_kit_knows_its_own_source() -> None:
     assert plan.kit() == plan.kit()
     assert len(plan.kit().tree_sha256) == 64
+
+
+def test_a_log_to_keep_is_trtexec_s() -> None:
+    with pytest.raises(UsageError, match="--keep-log keeps trtexec's log"):
+        plan.make(request(keep_log=True))
+
+
+def test_for_trtexec_the_job_has_commands_and_what_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "11.1.0")))
+    monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
+    made = request("engine", device="x86", place="host", backend="trtexec", duration_s=0.5, calibrate=False)
+    job, _ = plan.make(made)
+    (subject,) = job.subjects
+    assert job.place.standin
+    assert [command.stage for command in subject.commands] == ["build", "profile", "check", "run"]
+    assert subject.model_file.endswith("model.fp16.onnx")
+    assert {s.setting: s.declared_by for s in subject.substitutions} == {
+        "typing": "trtexec 11.1",
+        "duration_s": "--duration",
+    }
+    assert (subject.planned["typing"], subject.planned["duration_s"]) == ("strong", 0.5)
+    assert "--iterations=200" in subject.commands[-1].argv
+    assert subject.inapplicable == ()
+
+
+def test_what_a_release_of_trtexec_can_t_run_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "11.1.0")))
+    monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
+    with pytest.raises(Unavailable, match=r"can't run engine on orin .*JetPack is not supported"):
+        plan.make(request("engine", device="orin", place="host", calibrate=False))
