@@ -8,6 +8,8 @@ ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
+PART ?= 1/5
+# Which part of the measurements on a GPU.
 PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
 VENV ?= .venv
@@ -16,7 +18,7 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show doctor cases devices test lint format bench schema lock clean
+.PHONY: help repro verify show doctor cases devices test lint format bench measure-gpu schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,6 +49,9 @@ lint: $(VENV)/dev.stamp ## Check style and types.
 
 format: $(VENV)/dev.stamp ## Format the code.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
+	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)

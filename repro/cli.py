@@ -160,7 +160,13 @@ def _approve(prepared: Prepared, *, yes: bool) -> bool:
         return True
     click.echo(preview.as_text(found))
     click.echo(f"The same with its contents: {_shown(page)}")
-    if not click.confirm("Seal it?", default=True):
+    try:
+        sure = click.confirm("Seal it?", default=True)
+    except click.Abort:
+        # Ctrl-C at a question is the same Ctrl-C: whoever called says where the work is.
+        click.echo()
+        raise KeyboardInterrupt from None
+    if not sure:
         return False
     seen.touch()
     return True
@@ -199,7 +205,10 @@ def seal(work: Path, max_size: int, yes: bool, **options: Any) -> None:
 @click.argument("path", metavar="[WORK|BUNDLE]", required=False, type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with all contents there.")
 def preview(path: Path | None, html: Path | None) -> None:
-    """Show what a work folder would reveal once sealed, or what a bundle does; default: the newest."""
+    """Show what a work folder or a bundle reveals.
+
+    Default: the newest bundle. Looks for secrets, too.
+    """
     from repro import gather
     from repro.bundle import archive, leaks
     from repro.report import preview as report
@@ -242,7 +251,10 @@ def extract(path: Path, folder: Path) -> None:
     "--work", type=click.Path(path_type=Path), default=Path("work"), help="Where runs would be kept."
 )
 def doctor(work: Path) -> None:
-    """Tell what this machine can run, what would spoil a measurement, and what is missing."""
+    """Tell what can be measured here and what would spoil it.
+
+    Each line has its remedy. Nothing is changed.
+    """
     from repro.doctor import examine
     from repro.report import terminal
 
@@ -260,7 +272,10 @@ def doctor(work: Path) -> None:
     "--signers", type=click.Path(path_type=Path), help="Folder with allowed_signers; default: your own."
 )
 def verify(path: Path | None, as_json: bool, require_signer: str | None, signers: Path | None) -> None:
-    """Check a bundle: container, files, signature, signer, time; default: the newest in bundles/."""
+    """Check container, files, signature, signer and time of a bundle.
+
+    Default: the newest in bundles/. The numbers themselves are not judged.
+    """
     from repro import bundle
 
     chosen = path or _newest()
@@ -297,7 +312,10 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
 @click.option("--layers", "layers_only", is_flag=True, help="Only the layers of each mode of the engine.")
 def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool) -> None:
-    """Show what a bundle says: a card, then the details; default: the newest in bundles/."""
+    """Show what a bundle says: a card, then the details.
+
+    Default: the newest in bundles/.
+    """
     from repro import bundle
     from repro.report import content
 
@@ -348,7 +366,10 @@ def cases(cases_folder: Path | None) -> None:
 def lower(
     case: str, release: str | None, device: str, *, everything: bool, cases_folder: Path | None
 ) -> None:
-    """Show the commands that a case becomes on a release of trtexec, and why; nothing is run."""
+    """Show the commands that a case becomes on a release.
+
+    The release is one of trtexec; each command is shown with its reasons, and nothing is run.
+    """
     from repro import cases as table
     from repro import devices, lowering, plan
     from repro.report import commands
@@ -429,6 +450,9 @@ def main() -> NoReturn:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        _say(error.format_message())
+        sys.exit(ExitCode.USAGE)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see `{context.command_path} --help`)" if context else ""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
 from repro import backends
-from repro.backends import cuda
+from repro.backends import cuda, trtexec
 from repro.errors import ReproError, Unavailable, unknown
 
 
@@ -57,27 +55,43 @@ def choose(name: str) -> Device:
 
 
 def backend(device: Device, name: str | None = None) -> str:
-    """Return the backend to use: the one named, or the first that is installed; raise if none is."""
+    """Return the backend to use: the one named, or the first that is installed; raise if none is.
+
+    A GPU comes first: nobody should install a runtime to hear that there is none.
+    """
     if name is not None:
         backends.load(name)
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
-        return name
-    for each in device.backends:
-        with contextlib.suppress(Unavailable):
-            backends.load(each).release(gpu=device.gpu)
+    candidates = device.backends if name is None else (name,)
+    if device.gpu and trtexec.NAME in candidates and trtexec.is_standin():
+        trtexec.release(gpu=True)
+        return trtexec.NAME
+    gpu = cuda.look() if device.gpu else None
+    lacking: list[Unavailable] = []
+    for each in candidates:
+        why_not = _lacking(each, gpu)
+        if why_not is None:
             return each
-    # None is there; say how to get the best.
-    backends.load(device.backends[0]).release(gpu=device.gpu)
-    return device.backends[0]
+        lacking.append(why_not)
+    raise lacking[0]  # Say how to get the best.
+
+
+def _lacking(name: str, gpu: cuda.Gpu | None) -> Unavailable | None:
+    """Return what a backend lacks here, `None` where nothing."""
+    try:
+        release = backends.load(name).release(gpu=gpu is not None)
+        if gpu is not None:
+            cuda.check(gpu, release)
+    except Unavailable as error:
+        return error
+    return None
 
 
 def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
     try:
         backend(device)
-        if device.gpu:
-            cuda.look()
     except ReproError as error:
         return error.what
     return None

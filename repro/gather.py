@@ -98,7 +98,8 @@ def publish(
     job: Job, said: Said, found: tuple[Record, ...], out: Path
 ) -> tuple[tuple[Record, ...], dict[str, bytes], int]:
     """Return the records and logs as they may leave the machine, and how many values were taken out."""
-    redactor = privacy.Redactor((*said.private, *privacy.private_values()))
+    private = (*said.private, *privacy.private_values(), *privacy.of_records(found))
+    redactor = privacy.Redactor(private)
     grammar = backends.load(job.backend).LOG_LINES
     files: dict[str, bytes] = {}
     published = []

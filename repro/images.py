@@ -121,7 +121,8 @@ def recipe(row: Row, architecture: str) -> Recipe:
 
 COMMON_FLAGS = (
     "--onnx --saveEngine --loadEngine --loadInputs --inputIOFormats --outputIOFormats --sparsity "
-    "--iterations --duration --warmUp --percentile --exportTimes --exportProfile --exportLayerInfo --exportOutput"
+    "--iterations --duration --warmUp --percentile "
+    "--exportTimes --exportProfile --exportLayerInfo --exportOutput"
 ).split()
 """Options of trtexec that the kit writes whatever the release."""
 

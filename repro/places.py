@@ -78,8 +78,6 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
 def _host(device: Device, asked: Asked) -> Where:
     backend_name = devices.backend(device, asked.backend)
     standin = backend_name == trtexec.NAME and trtexec.is_standin()
-    if device.gpu and not standin:
-        cuda.look()
     installed = backends.load(backend_name).release(gpu=device.gpu)
     release = releases.choose(asked.release, device.name, installed)
     return Where(

@@ -101,6 +101,11 @@ def make(request: Request, at: Where | None = None) -> tuple[Job, dict[str, case
     """Decide everything that can be decided before measuring; return the job and its experiments."""
     case_id, variants = cases.parse(request.case)
     case = cases.load(case_id, request.cases_folder)
+    if case.share == "none":
+        raise Unavailable(
+            f"case {case.id} is private, and this version can't keep its model out of the bundle",
+            'share = "full" in its case.toml publishes it',
+        )
     at = at or where(request)
     device, release = at.device, at.release
     backend = backends.load(at.backend)

@@ -375,12 +375,13 @@ def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, rec
     foreign = host.change("foreign_cpu", window) if host else None
     seconds = (window.end_ns - window.start_ns) / 1e9
     if foreign is not None and foreign / seconds > FOREIGN_SHARE:
-        flags.append(
-            Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core during the run")
-        )
+        flags.append(Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core"))
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
+        others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
+        if others:
+            flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",

@@ -8,7 +8,9 @@ What came of it is written down in docs/measurements.md.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 
 from repro import bundle, cases, check, devices, measure, models, telemetry  # noqa: E402
 from repro.backends import cuda  # noqa: E402
@@ -35,6 +38,10 @@ from repro.report.content import key_figure  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
 
 BUILDS = 10
+try:
+    HAS_ORT = bool(importlib.metadata.version("onnxruntime-gpu"))
+except importlib.metadata.PackageNotFoundError:
+    HAS_ORT = False
 
 
 def say(text: str) -> None:
@@ -44,13 +51,26 @@ def say(text: str) -> None:
 # --- whole runs ---------------------------------------------------------------------------------
 
 
-def run(out: Path, case: str, backend: str, *more: str, code: int = 0) -> Path | None:
+def run(
+    out: Path,
+    case: str,
+    backend: str,
+    *more: str,
+    code: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Path | None:
     """Run a case through the command line; print its record's figures; return the bundle."""
     signed = [] if shutil.which("ssh-keygen") else ["--unsigned"]
     argv = [sys.executable, "-m", "repro", "run", case, "--device", "x86", "--backend", backend, *signed]
     places = ["--output", str(out / "bundles"), "--work", str(out / "work"), "--yes"]
     before = set((out / "bundles").glob("*.zip"))
-    done = subprocess.run([*argv, *places, *more], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*argv, *places, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
     say(f"{case} with {backend} {' '.join(more)}: exit {done.returncode}")
     if done.returncode != code:
         print(done.stderr[-3000:], flush=True)
@@ -230,8 +250,8 @@ def part_closely(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def sampler(folder: Path, rate_hz: float) -> Iterator[None]:
-    """Run the sampler with the NVML probe alone, at a rate of its own."""
+def sampler(folder: Path, rate_hz: float) -> Iterator[int]:
+    """Run the sampler with the NVML probe alone, at a rate of its own; give its process."""
     folder.mkdir(parents=True)
     uuid = cuda.look().uuid
     script = (
@@ -245,27 +265,45 @@ def sampler(folder: Path, rate_hz: float) -> Iterator[None]:
         while not list(folder.glob("*.rows")):
             time.sleep(0.05)
         time.sleep(0.2)
-        yield
+        yield child.pid
         child.end(3.0)
 
 
+def alternating(made: Any, pid: int, window_s: float, seconds: float) -> npt.NDArray[np.float64]:
+    """Return the log medians of windows on-off-off-on of one series that never pauses, [quad, 4].
+
+    The sampler's process is stopped and continued by signals; a pause of the load, as starting a process
+    for each window would be, moves the median more than the sampler does.
+    """
+    windows: list[int] = []
+    begin = time.perf_counter()
+
+    def switch() -> None:
+        index = int((time.perf_counter() - begin) / window_s)
+        if not windows or windows[-1] != index:
+            os.kill(pid, signal.SIGCONT if index % 4 in (0, 3) else signal.SIGSTOP)
+        windows.append(index)
+
+    series, _ = measure.iterate_enqueued(
+        made.queue, made.enqueue, seconds=seconds, iterations=20, before=switch
+    )
+    os.kill(pid, signal.SIGCONT)
+    logs, numbers = np.log(series.duration_ns), np.array(windows)
+    medians = [float(np.median(logs[numbers == i])) for i in range(windows[-1] // 4 * 4)]
+    return np.array(medians).reshape(-1, 4)
+
+
 def sampler_cost(made: Any, out: Path) -> None:
-    """Median with the sampler over median without, in ABBA blocks of one second inside one process."""
-    for rate_hz in (1.0, 10.0, 50.0):
-        on: list[float] = []
-        off: list[float] = []
-        for block in range(3):
-            for with_it in (True, False, False, True):
-                if with_it:
-                    with sampler(out / f"sampler-{rate_hz:g}-{block}-{len(on)}", rate_hz):
-                        on.append(timed(made, 0.7))
-                else:
-                    off.append(timed(made, 0.7))
-        ratios = [a / b for a, b in zip(on, off, strict=True)]
-        nothing = [a / b for a, b in zip(off[::2], off[1::2], strict=True)]
+    """The median with the sampler against without, at three rates; what a tick takes."""
+    for rate_hz, window_s, seconds in ((1.0, 2.0, 34.0), (10.0, 0.25, 17.0), (50.0, 0.25, 17.0)):
+        with sampler(out / f"sampler-{rate_hz:g}", rate_hz) as pid:
+            table = alternating(made, pid, window_s, seconds)
+        change = (table[:, 0] + table[:, 3] - table[:, 1] - table[:, 2]) / 2
+        error = float(change.std(ddof=1)) / math.sqrt(len(change))
+        off = float((table[:, 1] - table[:, 2]).std(ddof=1)) / math.sqrt(2 * len(change))
         say(
-            f"sampler at {rate_hz:g} Hz: median {statistics.median(ratios) - 1:+.4%} (blocks "
-            f"{[f'{r - 1:+.3%}' for r in ratios]}), off against off {[f'{r - 1:+.3%}' for r in nothing]}"
+            f"sampler at {rate_hz:g} Hz: {change.mean():+.4%}, standard error {error:.4%} over {len(change)} "
+            f"quads of {window_s:g} s windows; off against off alone would give {off:.4%}"
         )
     from repro.probes.nvml import Nvml
 
@@ -328,8 +366,11 @@ def part_failures(out: Path) -> None:
         assert other.stdout is not None
         say(f"another process holds the memory: {other.stdout.readline().strip()}")
         run(out, "conv16:hwc8", "torch", *quick, code=1)
-        run(out, "conv16", "onnxruntime", *quick, code=1)
+        if HAS_ORT:
+            run(out, "conv16", "onnxruntime", *quick, code=1)
         other.kill()
+    if HAS_ORT:
+        wrong_provider(out, *quick)
     nan_weights(out)
     killed_worker(out)
     for name, environment in (
@@ -352,6 +393,17 @@ def part_failures(out: Path) -> None:
         print(done.stdout + done.stderr, flush=True)
 
 
+def wrong_provider(out: Path, *quick: str) -> None:
+    """An ONNX Runtime whose CUDA provider is gone must fail, and not fall back to the processor."""
+    installed = Path(str(importlib.metadata.distribution("onnxruntime-gpu").locate_file("")))
+    crippled = out / "crippled"
+    for path in installed.glob("onnxruntime*"):
+        shutil.copytree(path, crippled / path.name, copy_function=os.symlink)
+    (crippled / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so").unlink()
+    paths = os.pathsep.join([str(crippled), os.environ.get("PYTHONPATH", "")])
+    run(out, "conv16", "onnxruntime", *quick, code=1, environment={"PYTHONPATH": paths})
+
+
 def nan_weights(out: Path) -> None:
     """A job whose model has a NaN among its weights, carried out by the worker and sealed."""
     import onnx
@@ -359,7 +411,7 @@ def nan_weights(out: Path) -> None:
 
     from repro import plan
 
-    for backend in ("torch", "onnxruntime"):
+    for backend in ("torch", "onnxruntime") if HAS_ORT else ("torch",):
         request = plan.Request(
             case="conv16",
             device="x86",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from repro.backends import cuda
 from repro.backends.cuda import Queue
 from repro.errors import Unavailable
 from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, Subject
@@ -62,7 +63,9 @@ def release(*, gpu: bool) -> ReleaseSeen:
     for name in ("onnxruntime-gpu",) if gpu else ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)
-            return ReleaseSeen(f"ort-{version}", version)
+            built = cuda.built_for("onnxruntime", "capi/build_and_package_info.py") if gpu else None
+            suffix = f"+cuda{built.partition('.')[0]}" if built else ""
+            return ReleaseSeen(f"ort-{version}{suffix}", version, cuda=built)
     if gpu:
         raise Unavailable(
             "ONNX Runtime with CUDA is not installed", "pip install onnxruntime-gpu in place of onnxruntime"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro import cases
+from repro.backends import cuda
 from repro.backends.cuda import Queue
 from repro.errors import Unavailable
 from repro.schema import ConvStack, Effective, Layer, Library, ReleaseSeen, Scalar, Subject
@@ -64,8 +65,9 @@ def release(*, gpu: bool) -> ReleaseSeen:
         raise Unavailable("the torch backend measures on NVIDIA GPUs only", "use --backend onnxruntime")
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         version = importlib.metadata.version("torch")
-        if "+cpu" not in version:
-            return ReleaseSeen(f"torch-{version.partition('+')[0]}", version)
+        if built := cuda.built_for("torch", "version.py"):
+            name = f"torch-{version.partition('+')[0]}+cu{built.replace('.', '')}"
+            return ReleaseSeen(name, version, cuda=built)
     raise Unavailable("torch with CUDA is not installed", "pip install torch")
 
 

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from repro.bundle import archive, sign, statement
+from repro.bundle import archive, model, sign, statement
 from repro.errors import ExitCode, Refused, ReproError
 from repro.schema import Predicate, Record, ResolvedCase, Statement
 
@@ -269,6 +269,9 @@ def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
         # (5) Only now what is in them.
         try:
             records, cases = _records(zipped, told)
+            for name in zipped.names:
+                if name.endswith(".onnx"):
+                    model.check(name, zipped.read(name))
         except Refused as error:
             seen.contents = Finding("refused", f"REFUSED: {error.what}")
             raise

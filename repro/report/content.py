@@ -43,6 +43,12 @@ FLAG_RANKS = (
     "mismatch",
     "cut_short",
     "substitution",
+    "slowed",
+    "gpu_shared",
+    "clocks_disagree",
+    "enqueue_bound",
+    "managed_memory",
+    "reformat",
     "foreign_load",
     "trend",
     "not_flat",
@@ -271,14 +277,15 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
         ("substitution", f"{s.setting} is {s.planned} instead of {s.requested} ({s.declared_by})")
         for s in record.substitutions
     ]
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, list[tuple[str, str]]] = {}
     for run in record.runs:
         for flag in run.flags:
-            seen.setdefault(flag.code, []).append(f"{run.id}: {flag.detail}")
-    for code, details in seen.items():
+            seen.setdefault(flag.code, []).append((run.id, flag.detail))
+    for code, times in seen.items():
         if code in FLAG_RANKS:
-            many = f" (in {len(details)} of {len(record.runs)} runs)" if len(details) > 1 else ""
-            found.append((code, details[0] + many))
+            name, detail = times[0]
+            more = f" and {len(times) - 1} more" if len(times) > 1 else ""
+            found.append((code, f"{name}{more}: {detail}"))
     found += [
         ("clock_set", f"the wall clock was {change.after} during the session")
         for change in record.telemetry.state_changed
@@ -465,7 +472,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
     )
     yield Table(
         f"Runs{of}",
-        ("run", "round", "n", "median ms", "min", "p90", "p99", "pre-heat s", "switches/iter", "flags"),
+        ("run", "round", "n", "median ms", "min", "p90", "p99", "pre-heat s", "switches/iter"),
         _rows(
             *(
                 (
@@ -478,11 +485,15 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                     milliseconds(run.summary.p99_ns),
                     f"{run.preheat.seconds:.1f}",
                     quantity(run.involuntary_switches_per_iteration, None),
-                    "; ".join(flag.detail for flag in run.flags) or "–",
                 )
                 for run in record.runs
             )
         ),
+    )
+    yield Table(
+        f"Flags{of}",
+        ("run", "flag", "what"),
+        _rows(*((run.id, flag.code, flag.detail) for run in record.runs for flag in run.flags)),
     )
     yield Table(
         f"Builds{of}",

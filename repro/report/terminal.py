@@ -31,8 +31,8 @@ PHASES = {
 def show_card(console: Console, card: tuple[Row, ...]) -> None:
     """Print the triage card."""
     for row in card:
-        text = Text(f"{row.label:<{LABEL_COLUMNS}}", style="bold")
-        text.append(row.text, style="red" if row.label in ("Red flags", "") and row.text != "none" else "")
+        style = "red" if row.label in ("Red flags", "") and row.text != "none" else ""
+        text = Text.assemble((f"{row.label:<{LABEL_COLUMNS}}", "bold"), (row.text, style))
         console.print(text, no_wrap=True, overflow="ellipsis", crop=False)
 
 
@@ -76,10 +76,10 @@ def show_lines(console: Console, lines: Sequence[Line]) -> None:
     """Print the doctor's findings, each with its remedy."""
     colours = {"ok": "green", "warn": "yellow", "red": "bold red"}
     for line in lines:
-        text = Text(f"{line.state:<5}", style=colours[line.state])
-        text.append(f"{line.about:<12}{line.text}", style="default")
-        if line.remedy:
-            text.append(f"; {line.remedy}", style="default")
+        remedy = f"; {line.remedy}" if line.remedy else ""
+        text = Text.assemble(
+            (f"{line.state:<5}", colours[line.state]), f"{line.about:<12}{line.text}{remedy}"
+        )
         console.print(text, soft_wrap=True)
 
 

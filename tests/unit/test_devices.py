@@ -17,6 +17,8 @@ def test_without_a_gpu_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def no_trtexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu = cuda.Gpu("Orin", "GPU-0", "8.7", 16, True, 2**22, 2**35, "12.6")
+    monkeypatch.setattr(cuda, "look", lambda: gpu)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("TRTEXEC", raising=False)
     monkeypatch.setattr(trtexec, "USUAL_PATH", tmp_path / "trtexec")
@@ -36,6 +38,19 @@ def test_a_device_without_a_backend_is_unavailable_and_says_what_to_do(
 def test_a_backend_of_another_device_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="torch does not measure on cpu"):
         devices.backend(devices.choose("cpu"), "torch")
+
+
+@pytest.mark.parametrize("name", [None, "torch", "onnxruntime"])
+def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def none() -> cuda.Gpu:
+        raise Unavailable("there is no NVIDIA driver here")
+
+    monkeypatch.setattr(cuda, "look", none)
+    with pytest.raises(Unavailable, match="no NVIDIA driver"):
+        devices.backend(devices.choose("x86"), name)
+    assert devices.availability(devices.DEVICES["x86"]) == "there is no NVIDIA driver here"
 
 
 @pytest.mark.parametrize("name", ["", "CPU", "orin2"])

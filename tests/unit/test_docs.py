@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from repro import cases, check, measure, records, schema, schemas
 from repro.bundle import archive
 from repro.cli import cli
+from repro.report import content
 from repro.schema import Carried, Record, ResolvedCase, Statement
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,10 @@ def test_the_commands_are_those_of_the_bundle_itself() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [f"{plan.builds} builds × {plan.runs} run" for plan in measure.PROTOCOLS.values()]
+    [
+        f"{plan.builds} build{'s' if plan.builds > 1 else ''} × {plan.runs} run"
+        for plan in measure.PROTOCOLS.values()
+    ]
     + [
         f"{measure.STANDARD_BUILDS_IN_PROCESS} builds × 1 run",
         f"{measure.FLAT_SHARE:.0%} over {measure.FLAT_WINDOW_S:g} s".replace("%", " %"),
@@ -128,6 +132,14 @@ def test_the_commands_are_those_of_the_bundle_itself() -> None:
 )
 def test_the_method_names_the_numbers_of_the_code(words: str) -> None:
     assert words in METHOD
+
+
+def test_every_flag_of_a_run_is_explained_and_ranked() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "repro").glob("*.py"))
+    codes = set(re.findall(r'Flag\(\s*"(\w+)"', source))
+    table = METHOD.split("what is odd is flagged")[1].split("\n## ")[0]
+    assert codes == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert codes - set(content.FLAG_RANKS) == {"odd_samples"}
 
 
 def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ run doctor gather plan places launch.docker launch.host launch.options launch.lo
 worker records turn
 telemetry probes.nvml probes.host probes
 images containers devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
-bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
+bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
+bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec
 schemas.__main__ schemas schema errors __init__

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -480,3 +481,115 @@ def test_without_pre_heating_flatness_is_not_judged() -> None:
     assert warm.reached is None
     series = measure.iterate(lambda: None, seconds=0.0, iterations=8, clock_ns=lambda: next(now))
     assert "not_flat" not in {flag.code for flag in measure.flags(series, warm, TimerCheck(1, 0.0))}
+
+
+# --- a device that executes on its own ------------------------------------------------------------
+
+
+class Device:
+    """A queue with a clock of its own: `rate` of its nanoseconds pass in one of the host's."""
+
+    resolution_ns = 500
+
+    def __init__(self, inference_ns: int, enqueue_ns: int = 1000, rate: float = 1.0) -> None:
+        self.host_ns = 0
+        self._free_ns = 0.0
+        self._inference_ns, self._enqueue_ns, self._rate = inference_ns, enqueue_ns, rate
+        self._stamps: list[float] = []
+        self.waiting: list[int] = []
+        self.flushes = 0
+
+    def clock_ns(self) -> int:
+        self.host_ns += 10
+        return self.host_ns
+
+    def event(self) -> int:
+        self._stamps.append(-1.0)
+        return len(self._stamps) - 1
+
+    def mark(self, event: int) -> None:
+        self._free_ns = max(self._free_ns, float(self.host_ns))
+        self._stamps[event] = self._free_ns
+
+    def wait(self, event: int | None = None) -> None:
+        until = self._free_ns if event is None else self._stamps[event]
+        self.host_ns = max(self.host_ns, round(until))
+
+    def between_ns(self, first: int, second: int) -> float:
+        assert 0 <= self._stamps[first] <= self._stamps[second] <= self.host_ns, "not yet happened"
+        return (self._stamps[second] - self._stamps[first]) * self._rate
+
+    def enqueue(self) -> None:
+        self.host_ns += self._enqueue_ns
+        self._free_ns = max(self._free_ns, float(self.host_ns)) + self._inference_ns
+        self.waiting.append(round((self._free_ns - self.host_ns) / self._inference_ns))
+
+    def flush(self) -> None:
+        self.flushes += 1
+        self._free_ns = max(self._free_ns, float(self.host_ns)) + 777
+
+
+def enqueued(device: Device, ahead: int = 4, **more: Any) -> tuple[measure.Series, float]:
+    return measure.iterate_enqueued(
+        device,
+        device.enqueue,
+        seconds=more.pop("seconds", 1e-3),
+        iterations=more.pop("iterations", 20),
+        ahead=ahead,
+        clock_ns=device.clock_ns,
+        **more,
+    )
+
+
+def test_the_queue_is_kept_full_and_each_inference_timed_by_the_device() -> None:
+    device = Device(inference_ns=50_000)
+    series, ratio = enqueued(device)
+    assert set(series.duration_ns[1:].tolist()) == {50_000}
+    assert max(device.waiting) == 5
+    assert device.waiting[6:].count(5) == len(device.waiting) - 6, "the device never waits for the host"
+    assert series.enqueue_ns is not None
+    assert int(np.median(series.enqueue_ns)) == 1010
+    assert ratio == pytest.approx(1, abs=1e-3)
+    assert (np.diff(series.start_ns) >= 50_000).all()
+
+
+def test_synchronised_means_one_at_a_time() -> None:
+    device = Device(inference_ns=50_000)
+    series, _ = enqueued(device, ahead=0)
+    assert set(device.waiting) == {1}
+    assert len(series.duration_ns) >= 20
+
+
+def test_what_must_not_be_timed_is_outside_the_events() -> None:
+    device = Device(inference_ns=50_000)
+    series, _ = enqueued(device, before=device.flush)
+    assert device.flushes == len(series.duration_ns)
+    assert set(series.duration_ns[1:].tolist()) == {50_000}
+
+
+def test_at_least_the_seconds_and_at_least_the_iterations() -> None:
+    assert len(enqueued(Device(50_000), seconds=1e-9, iterations=33)[0].duration_ns) == 33
+    assert len(enqueued(Device(1_000), seconds=1e-3, iterations=1)[0].duration_ns) > 300
+
+
+def test_clocks_that_disagree_are_a_flag() -> None:
+    device = Device(inference_ns=50_000, rate=1.02)
+    series, ratio = enqueued(device)
+    check = measure.event_check(series, device.resolution_ns, ratio)
+    assert check.second_clock_ratio == pytest.approx(1.02, abs=1e-3)
+    assert "clocks_disagree" in [flag.code for flag in measure.flags(series, Preheat(True, 2.0), check)]
+
+
+def test_a_device_that_waits_for_the_host_is_a_flag() -> None:
+    device = Device(inference_ns=1_000, enqueue_ns=5_000)
+    series, ratio = enqueued(device)
+    check = measure.event_check(series, device.resolution_ns, ratio)
+    assert "enqueue_bound" in [flag.code for flag in measure.flags(series, Preheat(True, 2.0), check)]
+
+
+def test_the_step_of_the_devices_clock_is_the_smallest_difference_or_what_is_stated() -> None:
+    series = enqueued(Device(inference_ns=50_000))[0]
+    mixed = msgspec.structs.replace(series, duration_ns=np.array([100_000, 100_032, 100_064]))
+    assert measure.event_check(mixed, Device.resolution_ns, 1.0).step_ns == 32
+    equal = msgspec.structs.replace(series, duration_ns=np.array([100_000, 100_000]))
+    assert measure.event_check(equal, Device.resolution_ns, 1.0) == TimerCheck(500, 0.005, 1.0)

@@ -56,6 +56,14 @@ def test_what_the_backend_lacks_is_said_before_anything_runs(
         plan.make(Request(case="tiny", cases_folder=tmp_path))
 
 
+def test_a_private_case_is_not_run_while_its_model_could_not_stay_private(tmp_path: Path) -> None:
+    text = (CASES / "tiny" / "case.toml").read_text().replace('share = "full"', 'share = "none"')
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "case.toml").write_text(text)
+    with pytest.raises(Unavailable, match="tiny is private"):
+        plan.make(Request(case="tiny", cases_folder=tmp_path))
+
+
 def test_a_variant_named_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="twice"):
         plan.make(request("tiny:wide,wide"))
