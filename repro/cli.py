@@ -420,6 +420,83 @@ def devices() -> None:
                 )
 
 
+# --- images --------------------------------------------------------------------------------------
+
+
+@cli.group()
+def images() -> None:
+    """List, build, pull and lock the images of pinned releases."""
+
+
+_device = click.option("--device", default="auto", show_default=True, help="Whose image (`repro devices`).")
+
+
+@images.command("list")
+@click.option("--device", help="Only those of this device.")
+def list_images(device: str | None) -> None:
+    """List the releases that have an image, and which of them the engine has."""
+    from repro import devices, images
+    from repro.containers import connect
+    from repro.errors import Unavailable
+
+    wanted = devices.DEVICES if device is None else [devices.choose(device).name]
+    engine = None
+    try:
+        engine = connect()
+    except Unavailable as error:
+        _say(f"which of them are built is not known: {error}")
+    for line in images.listing(wanted, engine):
+        click.echo(line)
+
+
+@images.command()
+@click.argument("release", required=False)
+@_device
+@click.option("--base", help="Build on this image of the engine, which must hold the same.")
+@click.option(
+    "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
+)
+def build(release: str | None, device: str, base: str | None, python_archive: Path | None) -> None:
+    """Build a release's image, and have it prove what it holds.
+
+    Default: the release that fits the device.
+    """
+    from repro import images, places
+
+    engine, row = places.pinned(device, release)
+    image = images.build(engine, row, _say, base=base, archive=python_archive)
+    click.echo(f"{image.name}  {image.id}")
+
+
+@images.command()
+@click.argument("release", required=False)
+@_device
+def pull(release: str | None, device: str) -> None:
+    """Pull the base of a release's image, by its locked digest where there is one."""
+    from repro import images, places
+
+    engine, row = places.pinned(device, release)
+    images.fitting(engine, row)
+    image = images.pull(engine, row, _say)
+    click.echo(f"{row.base}  {image.repo_digest or image.id}")
+
+
+@images.command("lock")
+def lock_images() -> None:
+    """Write the digests of the images that the engine has into images/lock.json."""
+    import datetime
+
+    from repro import images, releases
+    from repro.containers import connect
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for name, entry in images.lock(connect(), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
+        click.echo(f"{name}  {entry.base_digest}")
+
+
+# --- what the verbs share -------------------------------------------------------------------------
+
+
 def _newest() -> Path:
     found = sorted(BUNDLES.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns)
     if not found:

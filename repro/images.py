@@ -217,6 +217,26 @@ def usable(engine: Engine, row: Row) -> tuple[Image | None, tuple[str, ...]]:
     return image, tuple(told)
 
 
+def listing(devices: Iterable[str], engine: Engine | None) -> Iterator[str]:
+    """Give a line for each release of some devices that has or should have an image."""
+    for device in devices:
+        for row in releases.table():
+            if row.device != device:
+                continue
+            if row.base is None:
+                yield f"{device:<6} {row.name:<24} {'–':<10} {row.reason}"
+                continue
+            state = "unknown"
+            if engine is not None:
+                image = inspect(engine, row.image)
+                state = "not built" if image is None else "stand-in" if image.standin else "built"
+            needs = [
+                f"L4T {' or '.join(row.l4t)}" if row.l4t else "",
+                f"driver {row.driver}" * bool(row.driver),
+            ]
+            yield f"{device:<6} {row.name:<24} {state:<10} {', '.join(filter(None, [row.base, *needs]))}"
+
+
 # --- the lock of digests -----------------------------------------------------------------------------
 
 
@@ -294,12 +314,13 @@ def build(
 
     `base` names another image to build on, which must hold the same; `archive` a Python archive at hand.
     """
-    fitting(engine, row)
-    made = recipe(row, engine.architecture)
-    _room(engine, row)
     under = inspect(engine, base) if base else _base(engine, row)
     if base and under is None:
         raise Unavailable(f"this engine has no image {base}", f"`docker pull {base}`")
+    if under is None or not under.standin:
+        fitting(engine, row)
+        _room(engine, row)
+    made = recipe(row, engine.architecture)
     if under is None:
         under = pull(engine, row, say)
     context = dict(made.files)

@@ -75,6 +75,15 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
     return _auto_gpu(device, asked, say) if device.gpu else _auto_cpu(device, asked, say)
 
 
+def pinned(device: str, release: str | None) -> tuple[Engine, Row]:
+    """Return the engine, and the row whose image a user means by a device and a release's name."""
+    chosen = devices.choose(device)
+    if release is not None:
+        return connect(), _row(chosen, Asked(device=device, release=release), local=True)
+    engine = connect()
+    return engine, _row(chosen, Asked(device=device), local=not engine.remote)
+
+
 def _host(device: Device, asked: Asked) -> Where:
     backend_name = devices.backend(device, asked.backend)
     standin = backend_name == trtexec.NAME and trtexec.is_standin()

@@ -16,6 +16,7 @@ PACKAGE = Path(repro.__file__).parent
 ORDER = """
 __main__ cli
 report.terminal report.markdown report.layers report.content report.commands report.preview report.text report
+launch.compose
 run doctor gather plan places launch.docker launch.host launch.options launch.lock launch
 worker records turn
 telemetry probes.nvml probes.host probes
