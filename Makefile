@@ -4,6 +4,12 @@ CASE ?= conv16
 # What to run: CASE[:VARIANT]; `make cases` lists them.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
+PLACE ?= auto
+# Where: host, docker or auto.
+RELEASE ?=
+# Which pinned release (`repro images list`); empty: the device's own.
+VARIANTS ?=
+# Variants of CASE, with commas; empty: the case itself.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
 BUNDLE ?=
@@ -18,13 +24,17 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show doctor cases devices test lint format bench measure-gpu schema lock clean
+.PHONY: help repro images verify show doctor cases devices test test-arm64 lint format bench measure-gpu schema compose lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+	@$(REPRO) run $(CASE)$(if $(VARIANTS),:$(VARIANTS)) --device $(DEVICE) --place $(PLACE) \
+	  $(if $(RELEASE),--release $(RELEASE)) $(if $(filter-out auto,$(DEVICE)),--pull) $(ARGS)
+
+images: $(VENV)/run.stamp ## Build the image of RELEASE for DEVICE, and have it prove what it holds.
+	@$(REPRO) images build $(RELEASE) --device $(DEVICE) $(ARGS)
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)
@@ -42,7 +52,10 @@ devices: $(VENV)/run.stamp ## List the devices.
 	@$(REPRO) devices
 
 test: $(VENV)/dev.stamp ## Run the tests; what can't run here is skipped by name.
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+test-arm64: $(VENV)/dev.stamp ## Build the image for orin for arm64 and run its worker, under qemu (root; never for timing).
+	$(BIN)/python -m tests.docker.arm64 $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style and types.
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -58,6 +71,9 @@ bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas
+
+compose: $(VENV)/run.stamp ## Write compose.yaml from the launcher's options.
+	$(BIN)/python -m repro.launch.compose
 
 lock: $(VENV)/dev.stamp ## Lock every dependency anew, for all platforms and Pythons (needs the network).
 	$(BIN)/pip install -q uv

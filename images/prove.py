@@ -57,15 +57,20 @@ def packages(tensorrt: str) -> tuple[dict[str, str], list[str]]:
     return found, [
         f"{name} is {version}, the row says {tensorrt}"
         for name, version in found.items()
-        if not re.match(re.escape(tensorrt) + r"(?![0-9])", version)
+        if not same(version.partition("-")[0], tensorrt)
     ]
+
+
+def same(seen: str, tensorrt: str) -> bool:
+    """Tell whether two versions agree as far as both go: packages name three numbers or four."""
+    pairs = zip(seen.split("."), tensorrt.split("."), strict=False)
+    return all(a == b for a, b in pairs) and seen.count(".") >= 2
 
 
 def spelled(number: int) -> str:
     """Return the version that a banner means: 8502 is 8.5.2, 100300 is 10.3.0."""
-    step = 100 if number >= 10_000 else 10
     major, rest = divmod(number, 10_000 if number >= 10_000 else 1000)
-    return f"{major}.{rest // 100}.{rest % 100}" if step == 100 or rest >= 100 else f"{major}.0.{rest}"
+    return f"{major}.{rest // 100}.{rest % 100}"
 
 
 def trtexec(path: str, tensorrt: str, flags: dict[str, bool]) -> tuple[dict[str, Any], list[str]]:

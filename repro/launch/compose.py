@@ -42,12 +42,10 @@ def service(family: str) -> dict[str, Any]:
         options.Wanted(device=family, image="", memory_bytes=None, pids=None, groups=groups, mounts=mounts)
     )
     host = body["HostConfig"]
-    # A Jetson runs the images of its own L4T only, so none is everybody's.
-    image = "?names an image of repro images list"
-    if family != "orin":
-        image = f"-{releases.default(family).image}"
+    # A Jetson runs the images of its own L4T only: there the default is but an example, the thread's stack.
+    row = releases.with_image(family)[0] if family == "orin" else releases.default(family)
     found: dict[str, Any] = {
-        "image": f"${{IMAGE:{image}}}",
+        "image": f"${{IMAGE:-{row.image}}}",
         "command": body["Cmd"],
         "user": body["User"],
         "working_dir": body["WorkingDir"],
