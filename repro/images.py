@@ -95,7 +95,7 @@ def recipe(row: Row, architecture: str) -> Recipe:
     expected = {
         "release": row.name,
         "wheels": pins(lock.decode()),
-        "imports": ["msgspec", "numpy", "onnx", *(["onnxruntime"] if row.device == "cpu" else [])],
+        "imports": ["msgspec", "numpy", "onnx", "onnxruntime"],
         "tensorrt": row.tensorrt,
         "trtexec": row.trtexec,
         "flags": flags(row),

@@ -84,6 +84,8 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         cores = usable_cores()
         gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
         release = backends.load(job.backend).release(gpu=DEVICES[job.device].gpu)
+        # An image has the name of its row, which says more than the runtime knows of itself.
+        release = msgspec.structs.replace(release, name=job.release)
         if gpu:
             release = msgspec.structs.replace(release, driver=cuda.driver_version())
         return cls(

@@ -145,7 +145,8 @@ def tensorrt(engine: Engine, repro: Call, python_archive: Path) -> Callable[...,
     """Return a function that has the image of a TensorRT release made on a base with the stand-in."""
 
     def make(release: str, device: str, *, plays: str, trtexec: str, package: str) -> Finished:
-        base = f"trt-repro-test/{device}:{plays}-{package}".lower().replace("+", "_")
+        of = hashlib.sha256(f"{plays} {trtexec} {package}".encode()).hexdigest()[:12]
+        base = f"trt-repro-test/{device}:{of}"
         if images.inspect(engine, base) is None:
             _standin(engine, base, plays, trtexec, package)
         return repro(
