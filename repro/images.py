@@ -359,7 +359,7 @@ def _room(engine: Engine, row: Row) -> None:
     if free < need:
         raise Unavailable(
             f"{free / 2**30:.1f} GiB are free in {engine.root}, "
-            f"an image for {row.device} needs {need / 2**30:.0f}",
+            f"an image for {row.device} needs {need / 2**30:.0f} GiB",
             "make room, for example by docker system prune",
         )
 
