@@ -45,7 +45,9 @@ def start(folder: Path) -> str:
     argv += ["--pidfile", folder / "pid", "-H", address, "--bridge=none", "--iptables=false"]
     argv += ["--ip-forward=false", "--ip-masq=false"]
     with (folder / "log").open("ab") as log:
-        subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        # A grandchild: it outlives whoever starts it, and is nobody's to wait for.
+        detached: list[str | Path] = ["sh", "-c", '"$@" &', "sh", "setsid", *argv]
+        subprocess.run(detached, stdout=log, stderr=log, stdin=subprocess.DEVNULL, check=True)
     deadline = time.monotonic() + READY_S
     while not answers(address):
         if time.monotonic() > deadline:
