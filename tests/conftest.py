@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ import pytest
 from tests.docker.engine import answers
 
 ROOT = Path(__file__).parent.parent
+HADOLINT = shutil.which(
+    "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+)
 ONNX_117 = ROOT / ".venv" / "onnx-1.17"
 
 
@@ -40,6 +44,8 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
     "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
+    "compose": lambda: shutil.which("docker-compose") is not None,
+    "hadolint": lambda: HADOLINT is not None,
     # An engine of the tests' own (tests/docker/engine.py), for they make images with the names of real ones.
     "docker": lambda: answers(os.environ.get("TRT_REPRO_TEST_ENGINE", "")),
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,12 @@ import pytest
 from repro import containers, images
 from repro.containers import Engine
 from repro.launch import options
+from tests.docker import bases
 from tests.docker.engine import BASE, VARIABLE
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "e2e" / "cases"
 QUICK = ("--protocol", "forum", "--duration", "0.05s", "--iterations", "5")
-DEBS = ("libnvinfer8", "libnvinfer-plugin8")
 
 Finished = subprocess.CompletedProcess[str]
 Call = Callable[..., Finished]
@@ -61,37 +57,13 @@ def engine(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def python_archive(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the base's own Python as an archive that can lie anywhere."""
-    import docker
-
-    client = docker.DockerClient(base_url=address)
-    container = client.api.create_container(BASE, "true")["Id"]
-    path = tmp_path_factory.mktemp("archive") / "python.tar.gz"
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for source, target in (("/usr/bin/python3.11", "bin"), ("/usr/lib/python3.11", "lib")):
-            chunks, _ = client.api.get_archive(container, source)
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as found:
-                for member in found:
-                    content = found.extractfile(member) if member.isreg() else None
-                    member.name = f"python/{target}/{member.name}"
-                    tar.addfile(member, content)
-        link = tarfile.TarInfo("python/bin/python3")
-        link.type, link.linkname = tarfile.SYMTYPE, "python3.11"
-        tar.addfile(link)
-    client.api.remove_container(container)
-    client.close()
-    return path
+    return bases.python_archive(address, BASE, tmp_path_factory.mktemp("archive") / "python.tar.gz")
 
 
 @pytest.fixture(scope="session")
 def checkout(python_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkout whose table pins the tests' Python archive."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("repro", "images", "cases"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    table = folder / "images" / "releases.toml"
-    digest = hashlib.sha256(python_archive.read_bytes()).hexdigest()
-    table.write_text(re.sub(r'(?m)^sha256 = "\w+"$', f'sha256 = "{digest}"', table.read_text()))
-    return folder
+    return bases.checkout(python_archive, tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture
@@ -148,45 +120,13 @@ def tensorrt(engine: Engine, repro: Call, python_archive: Path) -> Callable[...,
         of = hashlib.sha256(f"{plays} {trtexec} {package}".encode()).hexdigest()[:12]
         base = f"trt-repro-test/{device}:{of}"
         if images.inspect(engine, base) is None:
-            _standin(engine, base, plays, trtexec, package)
+            bases.with_trtexec(engine, BASE, base, plays, trtexec, package)
         return repro(
             *("images", "build", release, "--device", device, "--base", base),
             *("--python-archive", python_archive),
         )
 
     return make
-
-
-def _standin(engine: Engine, name: str, plays: str, trtexec: str, package: str) -> None:
-    """Make a base that has the tests' trtexec at the real one's path, and packages of its version."""
-    launcher = (
-        f'#!/bin/sh\nexport TRT_STANDIN_RELEASE={plays} TRT_STANDIN_NAME="$0"\n'
-        'exec /opt/repro/venv/bin/python /opt/standin/tests/standin/trtexec.py "$@"\n'
-    )
-    debs = " && ".join(
-        f"mkdir -p /{deb}/DEBIAN && printf 'Package: {deb}\\nVersion: {package}\\nArchitecture: all\\n"
-        f"Maintainer: tests\\nDescription: stands in\\n' > /{deb}/DEBIAN/control "
-        f"&& dpkg-deb -b /{deb} /{deb}.deb && dpkg -i /{deb}.deb && rm -r /{deb} /{deb}.deb"
-        for deb in DEBS
-    )
-    files: dict[str, bytes] = {
-        "Dockerfile": (
-            f"FROM {BASE}\nCOPY standin /opt/standin/tests/standin\nCOPY trtexec {trtexec}\n"
-            f"RUN chmod 755 {trtexec} && {debs}\n"
-        ).encode(),
-        "trtexec": launcher.encode(),
-    }
-    for path in (ROOT / "tests" / "standin").glob("*.*"):
-        files[f"standin/{path.name}"] = path.read_bytes()
-    with io.BytesIO() as context:
-        images.pack(files, context)
-        context.seek(0)
-        events: list[Any] = list(
-            engine.client.api.build(
-                fileobj=context, custom_context=True, tag=name, rm=True, decode=True, network_mode="none"
-            )
-        )
-    assert not [event for event in events if "error" in event], events[-3:]
 
 
 def container(engine: Engine) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from repro import bundle, images, plan
 from repro.backends import onnxruntime
 from repro.containers import Engine
 from repro.schema import Record
+from tests.docker.bases import ROOT
 from tests.docker.conftest import CASES, QUICK, Call, run_arguments
 
 RELEASES = ("ort-1.31.1", "ort-1.23.2")
@@ -110,3 +113,30 @@ def test_what_is_in_the_image_and_what_is_not(engine: Engine, cpu: Make) -> None
         name, ["/opt/repro/venv/bin/python", "-c", look], remove=True, network_disabled=True
     )
     assert said.decode().splitlines() == ["repro 65532", "[]", "None None"]
+
+
+@pytest.mark.needs("compose")
+def test_compose_runs_the_job_of_a_work_folder(
+    engine: Engine, cpu: Make, repro: Call, tmp_path: Path
+) -> None:
+    name = cpu(RELEASES[0])
+    assert repro(*run_arguments("tiny", "--device", "cpu", "--release", RELEASES[0])).returncode == 0
+    (work,) = (tmp_path / "work").iterdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    work.chmod(0o755)
+    tmp_path.chmod(0o755)
+    given = {"DOCKER_HOST": engine.url, "IMAGE": name, "JOB": str(work / "job"), "OUT": str(out)}
+    with Path("/dev/zero").open("rb") as stays_open:
+        done = subprocess.run(
+            ["docker-compose", "-f", str(ROOT / "compose.yaml"), "run", "--rm", "-T", "cpu"],
+            env={**os.environ, **given},
+            stdin=stays_open,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (out / "records").iterdir()] == [f"base-{RELEASES[0]}"]

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from repro import containers, images, releases
 from repro.containers import Engine
 from repro.errors import ExitCode, Refused, ReproError, Unavailable
 from repro.releases import Row
+from tests.conftest import HADOLINT
 
 FOLDER = releases.folder()
 WITH_IMAGE = [row for row in releases.table() if row.base]
@@ -128,6 +130,15 @@ def test_dockerfiles_take_versions_by_argument_only() -> None:
         assert re.search(r"^USER 65532:65532$", code, re.MULTILINE)
         for label in ("trt-repro.release", "trt-repro.lock", "trt-repro.recipe", images.BASE_DIGEST):
             assert label in code
+
+
+@pytest.mark.needs("hadolint")
+@pytest.mark.parametrize("device", ["cpu", "orin", "x86"])
+def test_hadolint_has_nothing_to_say(device: str) -> None:
+    done = subprocess.run(
+        [str(HADOLINT), str(FOLDER / device / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_flags_to_prove_follow_the_table() -> None:
