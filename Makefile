@@ -27,7 +27,7 @@ REPRO := $(BIN)/repro
 .PHONY: help repro images verify show doctor cases devices test test-arm64 lint format bench measure-gpu schema compose lock clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
 	@$(REPRO) run $(CASE)$(if $(VARIANTS),:$(VARIANTS)) --device $(DEVICE) --place $(PLACE) \
@@ -54,7 +54,7 @@ devices: $(VENV)/run.stamp ## List the devices.
 test: $(VENV)/dev.stamp ## Run the tests; what can't run here is skipped by name.
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
-test-arm64: $(VENV)/dev.stamp ## Build the image for orin for arm64 and run its worker, under qemu (root; never for timing).
+test-arm64: $(VENV)/dev.stamp ## Build and run the image for orin for arm64, under qemu (root; never for timing).
 	$(BIN)/python -m tests.docker.arm64 $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style and types.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import queue
+import socket
 import tarfile
 import tempfile
 import threading
@@ -174,13 +175,13 @@ def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | 
     with answering("starting the container"):
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         # Open until the end: closing it is what ends the worker.
-        socket = api.attach_socket(container, params=streams)
+        attached = api.attach_socket(container, params=streams)
         try:
             api.start(container)
         except errors.APIError as error:
             raise _refused(error) from None
     lines: queue.Queue[bytes | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(socket, out / "worker.log", lines), daemon=True)
+    reader = threading.Thread(target=_read, args=(attached, out / "worker.log", lines), daemon=True)
     reader.start()
     patience_s = max(job.timeout_build_s, job.timeout_run_s) + SPARE_S
     heard = looked = time.monotonic()
@@ -207,17 +208,26 @@ def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | 
             api.wait(container, timeout=RETURN_S)
             return _ended(api.inspect_container(container)["State"])
     finally:
-        with contextlib.suppress(OSError):
-            socket.close()
+        _hang_up(attached)
 
 
-def _read(socket: Any, log: Path, lines: queue.Queue[bytes | None]) -> None:
+def _hang_up(attached: Any) -> None:
+    """Close the worker's lifeline at once: the reader holds it open, and so does the SDK's connection."""
+    # A file over a socket, or over ssh a channel.
+    connection = getattr(attached, "_sock", attached)
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    attached.close()
+
+
+def _read(attached: Any, log: Path, lines: queue.Queue[bytes | None]) -> None:
     """Put the worker's lines of progress into `lines`, and what it says else into its log; one thread."""
     from docker.utils.socket import STDOUT, frames_iter
 
     rest = b""
     with log.open("wb") as file, contextlib.suppress(OSError, ValueError):
-        for stream, data in frames_iter(socket, tty=False):
+        for stream, data in frames_iter(attached, tty=False):
             if stream != STDOUT:
                 file.write(data)
                 continue
