@@ -53,6 +53,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
+    own: bool = True
+    """The experiment is the user's own, and not that of a bundle."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +192,8 @@ def _row(device: Device, asked: Asked, *, local: bool) -> Row:
 
 
 def _docker(device: Device, asked: Asked, engine: Engine, say: Say) -> Where:
+    if asked.jtop:
+        options.jtop_mount(options.JTOP_SOCKET, own=asked.own)
     row = _row(device, asked, local=not engine.remote)
     if asked.backend not in (None, device.image_backend):
         raise Unavailable(f"images for {device.name} hold no {asked.backend}", "leave --backend out")
@@ -283,7 +287,7 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     if hardware == "orin":
         mounts += options.board_mounts(local=local)
     if where.asked.jtop:
-        mounts.append(options.jtop_mount(own=True))
+        mounts.append(options.jtop_mount(options.JTOP_SOCKET, own=where.asked.own))
     if local and lock.path().exists():
         mounts.append((os.path.abspath(lock.path()), options.LOCK))
     row = releases.row_of(where.release or "", device)

@@ -243,6 +243,7 @@ def choose_place(
         pull=request.pull,
         gpu=request.gpu,
         jtop=request.jtop,
+        own=request.like is None and request.against is None,
     )
     return places.choose(asked, say)
 

@@ -145,7 +145,7 @@ def board_mounts(root: Path = Path("/"), *, local: bool) -> tuple[tuple[str, str
     return tuple((path, f"{BOARD}{path}") for path in (*BOARD_PATHS, *more))
 
 
-def jtop_mount(socket: Path = JTOP_SOCKET, *, own: bool) -> tuple[str, str]:
+def jtop_mount(socket: Path, *, own: bool) -> tuple[str, str]:
     """Return the mount of jtop's socket; only for one's own case, and only where it is a socket.
 
     Whoever can write to it is root on the board, and Docker would make a folder of a path that isn't there.

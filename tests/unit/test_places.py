@@ -315,6 +315,18 @@ def test_what_makes_no_sense_is_a_usage_error(world: World, asked: dict[str, Any
         world.choose(**asked)
 
 
+@pytest.mark.parametrize(
+    ("own", "told"), [(True, "there is no jtop socket at"), (False, "never given to somebody else's")]
+)
+def test_jtops_socket_is_looked_at_before_anything_is_built(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: bool, told: str
+) -> None:
+    monkeypatch.setattr(options, "JTOP_SOCKET", tmp_path / "jtop.sock")
+    with pytest.raises(UsageError, match=told):
+        world.choose(device="cpu", release="ort-1.20.1", place="docker", jtop=True, own=own, pull=True)
+    assert world.built == []
+
+
 # --- what the job asks of its container ---------------------------------------------------------------
 
 
