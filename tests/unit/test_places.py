@@ -126,6 +126,14 @@ def test_an_image_is_built_only_where_the_caller_agreed(world: World) -> None:
     assert world.told[0] == "building trt-repro/cpu:ort-1.20.1"
 
 
+def test_an_estimate_builds_nothing(world: World) -> None:
+    asked = Request(case="tiny", cases_folder=CASES, device="cpu", release="ort-1.20.1", pull=True)
+    assert plan.estimate_s(asked) > 0
+    assert world.built == []
+    with pytest.raises(Unavailable, match="image of ort-1.20.1 for cpu is not there"):
+        plan.estimate_s(msgspec.structs.replace(asked, pull=False))
+
+
 def test_without_an_engine_both_reasons_are_told(world: World) -> None:
     world.engine = None
     with pytest.raises(Unavailable, match=r"ort-1.20.1 is not installed here, and no Docker engine answers"):
