@@ -130,7 +130,7 @@ def test_an_estimate_builds_nothing(world: World) -> None:
     asked = Request(case="tiny", cases_folder=CASES, device="cpu", release="ort-1.20.1", pull=True)
     assert plan.estimate_s(asked) > 0
     assert world.built == []
-    with pytest.raises(Unavailable, match="image of ort-1.20.1 for cpu is not there"):
+    with pytest.raises(Unavailable, match=r"image of ort-1\.20\.1"):
         plan.estimate_s(msgspec.structs.replace(asked, pull=False))
 
 
