@@ -19,9 +19,11 @@ report.bundle_page report.figures report.page report.terminal diagnose facts rep
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
-run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
+launch.compose
+run repeat doctor imported gather plan spec places
+launch.docker launch.host launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices environments releases
+images containers devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
