@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -102,20 +102,24 @@ def find(name: str, device: str, installed: Sequence[str] = ()) -> str:
     """
     here = {row.name for row in table() if row.device == device} | set(installed)
     everywhere = here | {row.name for row in table()}
-    for names in (here, everywhere):
-        matches = [name] if name in names else sorted(known for known in names if known.startswith(name))
-        if matches:
-            break
-    else:
+    matches, elsewhere = _beginning(name, here), _beginning(name, everywhere)
+    if not elsewhere:
         raise unknown("release", name, everywhere)
+    if not matches:
+        meant = elsewhere[0] if len(elsewhere) == 1 else name
+        raise Unavailable(f"{meant} does not exist for {device}", "`repro releases` lists what does")
     if len(matches) > 1:
         raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
-    if matches[0] not in here:
-        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro releases` lists what does")
-    row = row_of(matches[0], device)
-    if row is not None and not row.available and matches[0] not in installed:
-        raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
-    return matches[0]
+    (found,) = matches
+    row = row_of(found, device)
+    if row is not None and not row.available and found not in installed:
+        raise Unavailable(f"{found} is not available on {device}", row.reason or "")
+    return found
+
+
+def _beginning(name: str, names: Collection[str]) -> list[str]:
+    """Return which names `name` may stand for: itself, or those that it begins."""
+    return [name] if name in names else sorted(known for known in names if known.startswith(name))
 
 
 def row_of(name: str, device: str) -> Row | None:
