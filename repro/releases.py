@@ -63,6 +63,16 @@ class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Locked(msgspec.Struct, frozen=True):
+    """What was really seen of a release's image, in `images/lock.json`."""
+
+    base: str
+    base_digest: str
+    lock: str
+    image_id: str
+    seen_utc: str
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: tuple[Row, ...]
     python: dict[str, dict[str, Archive]] = {}
@@ -171,3 +181,16 @@ def default(device: str, *, l4t: str | None = None, driver: str | None = None) -
         if None in (row.driver, driver) or numbers(driver or "") >= numbers(row.driver or "")
     ]
     return max(carried or rows, key=lambda row: numbers(row.name.partition("+")[0]))
+
+
+# --- the lock of digests -----------------------------------------------------------------------------
+
+
+def key(row: Row, architecture: str) -> str:
+    """Return a row's name in `lock.json`."""
+    return f"{row.device}/{row.name}/{architecture}"
+
+
+def locked() -> dict[str, Locked]:
+    """Return what `images/lock.json` holds."""
+    return msgspec.json.decode((folder() / "lock.json").read_bytes(), type=dict[str, Locked])
