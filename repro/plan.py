@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -44,6 +44,7 @@ from repro.schema import (
     Reference,
     ResolvedCase,
     Subject,
+    Work,
 )
 from repro.spec import Spec
 
@@ -139,6 +140,8 @@ class Target(NamedTuple):
 
 
 Experiments = dict[str, cases.Experiment]
+Count = Callable[[bytes, str, str], Work]
+"""From a model, its precision and the layout of its ends to its work."""
 
 
 def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
@@ -214,8 +217,13 @@ def estimate_s(request: Request) -> float:
     target = choose_target(request, request.device, request.backend)
     protocol = protocol_of(request, target)
     calibration = len(CALIBRATION) if target.device.gpu and request.calibrate is not False else 0
+    return session_s(protocol, len(variants) + calibration)
+
+
+def session_s(protocol: Protocol, subjects: int) -> float:
+    """Return about how long a session of so many subjects takes, by its protocol alone."""
     run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
-    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    round_s = run_s * protocol.runs * subjects
     rounds = protocol.builds
     if protocol.budget_s is not None:
         rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
@@ -262,8 +270,9 @@ def compose(
     seed: int | None = None,
     parent: str | None = None,
     say: Say = _quiet,
+    count: Count = work.count,
 ) -> tuple[Job, Experiments]:
-    """Put together a job of experiments that were chosen."""
+    """Put together a job of experiments that were chosen; `count` tells the work of a model."""
     if request.keep_log and not target.backend.BUILD_OUTLIVES_PROCESS:
         raise UsageError(f"--keep-log keeps trtexec's log, and {target.name} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
@@ -276,7 +285,7 @@ def compose(
         prefix = f"{each.arm.lower()}-" if each.arm else ""
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
-        subjects.append(_subject(name, each, target, protocol))
+        subjects.append(_subject(name, each, target, protocol, count))
     asked = [subject for subject in subjects if subject.role == "subject"]
     refused = [subject for subject in asked if subject.refused]
     # An arm alone compares nothing.
@@ -317,7 +326,9 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
         say("both arms are the same experiment: this shows the noise of the machine and nothing else")
 
 
-def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> Subject:
+def _subject(
+    name: str, wanted: Wanted, target: Target, protocol: Protocol, count: Count = work.count
+) -> Subject:
     """Plan one experiment for a device and backend, or say why it can't run there."""
     device, backend, experiment = target.device, target.backend, wanted.experiment
     case = experiment.case
@@ -359,7 +370,7 @@ def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> S
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
         commands=commands,
-        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        work=count(data, precision, experiment.settings.io_layout) if data else None,
         refused=refused,
         arm=wanted.arm,
         release=release,

@@ -99,7 +99,7 @@ def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
 
 def report(bundle: Bundle) -> Report:
     """Return what there is to say about a bundle."""
-    return Report(card(bundle), tuple(_details(bundle)))
+    return Report(card(bundle), tuple(details(bundle)))
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -320,7 +320,8 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table | Listing]:
+def details(bundle: Bundle) -> Iterable[Table | Listing]:
+    """Give the parts below the card."""
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",

@@ -156,14 +156,18 @@ class Watcher:
         )
 
     def __enter__(self) -> Watcher:
-        if self._live:
-            self._live.start()
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Draw, from now on or again."""
+        if self._live:
+            self._live.start()
 
     def stop(self) -> None:
         """Draw no more, so that somebody else may print."""
