@@ -585,6 +585,19 @@ def show(
             terminal.show_report(console, reply.report(opened))
 
 
+@cli.command()
+@click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+def ticket(path: Path | None) -> None:
+    """Print a bundle as text to paste into a ticket, or a reply as the answer to paste back.
+
+    The fields are those of NVIDIA/TensorRT's issue template. Default: the newest in bundles/.
+    """
+    from repro import bundle
+    from repro.report import ticket as report
+
+    click.echo(report.render(bundle.read(path or _newest())), nl=False)
+
+
 class Share(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
     """A share such as `3%`, `3 %` or `0.03`."""
 

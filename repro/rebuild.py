@@ -70,14 +70,13 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
         )
     with repeat.known_here():
         target = _target(request, chief)
-        limits = confine.Limits(
-            memory_bytes or (GPU_MEMORY_BYTES if target.device.gpu else MEMORY_BYTES), not target.device.gpu
-        )
+        gpu = target.device.gpu
+        limits = confine.Limits(memory_bytes or (GPU_MEMORY_BYTES if gpu else MEMORY_BYTES), not gpu)
         wanted, surveys = [], {}
         for name, record in original.records.items():
             experiment, surveys[name] = _experiment(original, name, record, limits)
             same = _same_place(target, record)
-            threads = repeat.threads_of(record) if not target.device.gpu else None
+            threads = None if gpu else repeat.threads_of(record)
             wanted.append(
                 Wanted(
                     record.role,
@@ -98,6 +97,8 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
             say=say,
             count=_Counted(limits).count,
         )
+    if len(experiments) < len(wanted):
+        raise Refused(f"{original.path.name} holds an experiment twice")
     if _same_place(target, chief) and request.release is None and request.python is None:
         _hold_plan(job, original.records.values())
     enforced = confine.able()
@@ -236,7 +237,7 @@ def _named_rightly(experiment: cases.Experiment) -> cases.Experiment:
     if ref.id not in cases.available():
         return experiment
     known = cases.load(ref.id)
-    if known.version != ref.version:
+    if known.version != ref.version or (ref.variant is not None and ref.variant not in known.variants):
         return experiment
     ours = cases.resolve(known, ref.variant, experiment.settings)
     if ours.ref != ref:

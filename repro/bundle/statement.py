@@ -68,7 +68,7 @@ def parse(data: bytes) -> Statement:
     told = statement.predicate
     if (statement.predicate_type == REPLAY_PREDICATE) != (told.reply is not None):
         raise Refused(f"{NAME} is of another type than what it holds")
-    if told.reply is not None and told.parent_bundle_id is None:
+    if told.reply is not None and not re.fullmatch(r"[0-9a-f]{64}", told.parent_bundle_id or ""):
         raise Refused(f"{NAME} is a reply and doesn't say to what")
     return statement
 

@@ -9,6 +9,7 @@ import msgspec
 
 from repro import attained
 from repro.bundle import Bundle
+from repro.errors import Unavailable
 from repro.observed import exp, key_figure
 from repro.report import roofs
 from repro.report.listing import Listing, commands
@@ -107,7 +108,9 @@ def report(bundle: Bundle) -> Report:
 
 def card(bundle: Bundle) -> tuple[Row, ...]:
     """Return at most 12 lines of 80 columns: is it real, and what is it about."""
-    record = next(iter(bundle.records.values()))
+    record = next(iter(bundle.records.values()), None)
+    if record is None:
+        raise Unavailable(f"{bundle.path.name} holds no record", "there is nothing to show")
     others = len(bundle.records) - 1
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
@@ -145,6 +148,12 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
         ("Group", group_key(record)),
     ]
     return tuple(Row(label, _cut(safe(text))) for label, text in rows)
+
+
+def record_rows(record: Record) -> tuple[Row, ...]:
+    """Return the rows of the card that are of one record alone, uncut."""
+    told = {"Board": _board, "Release": _release, "Time": _time, "Protocol": _protocol, "Output": _output}
+    return tuple(Row(label, safe(tell(record), 600)) for label, tell in told.items())
 
 
 def _cut(text: str, reserve: int = 0) -> str:

@@ -56,7 +56,7 @@ def card(opened: Bundle) -> tuple[Row, ...]:
     kept = [found[label] for label in ("STAND-IN", "Board", "Release", "Red flags") if label in found]
     signer = Row("Signer", _cut(safe(opened.inspection.signer.text)))
     rows = [
-        Row("Reply to", safe(predicate.parent_bundle_id or "")),
+        Row("Reply to", _cut(safe(predicate.parent_bundle_id or ""))),
         Row("Answer", _cut(overall(predicate.reply))),
     ]
     shown = sorted(predicate.reply.answers, key=lambda each: not each.counts)

@@ -15,7 +15,8 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.bundle_page report.figures report.page report.terminal report.reply diagnose facts report.markdown
+report.bundle_page report.figures report.page report.terminal report.ticket report.reply diagnose facts
+report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
 replay answer
