@@ -71,7 +71,7 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
     with repeat.known_here():
         target = _target(request, chief)
         gpu = target.device.gpu
-        limits = confine.Limits(memory_bytes or (GPU_MEMORY_BYTES if gpu else MEMORY_BYTES), not gpu)
+        limits = confine.Limits(memory_bytes or (GPU_MEMORY_BYTES if gpu else MEMORY_BYTES), gpu)
         wanted, surveys = [], {}
         for name, record in original.records.items():
             experiment, surveys[name] = _experiment(original, name, record, limits)
@@ -271,8 +271,7 @@ class _Counted:
         """Return the work of a model; raise `Unavailable` for one that can't be counted or is too large."""
         most = self._limits.memory_bytes
         with tempfile.TemporaryDirectory() as name:
-            # Its libraries know nothing of a GPU, so all of its addresses are memory.
-            argv = confine.command(Path(name), confine.Limits(most, address_space=True))
+            argv = confine.command(Path(name), confine.Limits(most, gpu=False))
             try:
                 done = proc.run(
                     [*argv, sys.executable, "-m", "repro.work", precision, layout],

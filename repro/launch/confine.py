@@ -1,9 +1,9 @@
 """What an experiment of somebody else's may do on the host: little.
 
-    python -m repro.launch.confine WORK MEMORY_BYTES PROGRAM …
+    python -m repro.launch.confine WORK cpu|gpu MEMORY_BYTES PROGRAM …
 
 starts a program that has a bounded memory and file size, no network, and can write below the folder WORK
-and to devices only, as all processes that it starts. The kernel holds it to that: resource limits, a
+and to devices only, and so has all that it starts. The kernel holds it to that: resource limits, a
 network of its own without a way out, and Landlock. What the system doesn't offer is left out, and
 `able` tells beforehand which. Imports nothing that starts a thread: only a process with one can leave its
 network without being root.
@@ -28,6 +28,7 @@ _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 # Of linux/landlock.h: every access that changes a file system, by the version of the interface that has it.
 _WRITES = {1: 0b1111111110010, 2: 1 << 13, 3: 1 << 14}
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _PATH_BENEATH, _NO_NEW_PRIVILEGES = 1, 38
 
 
@@ -35,19 +36,19 @@ class Limits(NamedTuple):
     """What a worker may use."""
 
     memory_bytes: int
-    address_space: bool
-    """Count reserved addresses as memory, too; a GPU's driver reserves more than any machine has."""
+    gpu: bool
+    """Its driver reserves more addresses than any machine has memory, and shares through /dev."""
 
 
 def command(work: Path, limits: Limits) -> list[str]:
     """Return what to put in front of a command so that it runs confined, writing below `work` only."""
-    kind = "address-space" if limits.address_space else "data"
+    kind = "gpu" if limits.gpu else "cpu"
     return [sys.executable, "-m", __name__, str(work.absolute()), kind, str(limits.memory_bytes)]
 
 
 def able() -> frozenset[str]:
     """Return which of `PARTS` this system can enforce, by trying it in a process of its own."""
-    argv = [sys.executable, "-m", __name__, os.devnull, "data", str(2**40), "--tell"]
+    argv = [sys.executable, "-m", __name__, os.devnull, "cpu", str(2**40), "--tell"]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     try:
         return frozenset(json.loads(done.stdout)) & set(PARTS)
@@ -55,14 +56,15 @@ def able() -> frozenset[str]:
         return frozenset()
 
 
-def _limit_memory(memory_bytes: int, *, address_space: bool) -> bool:
+def _limit_memory(memory_bytes: int, *, gpu: bool) -> bool:
     try:
         import resource
     except ImportError:  # pragma: no cover - Windows
         return False
     limits = [(resource.RLIMIT_DATA, memory_bytes), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)]
     limits += [(resource.RLIMIT_CORE, 0)]
-    if address_space:
+    if not gpu:
+        # Shared and reserved memory, too.
         limits.append((resource.RLIMIT_AS, memory_bytes))
     for which, most in limits:
         _, hard = resource.getrlimit(which)
@@ -118,9 +120,10 @@ def main(work: Path, kind: str, memory_bytes: int, argv: list[str]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if _leave_network(libc):
             enforced.append("network")
-        if _limit_writes(libc, [str(work), "/dev", "/proc/self"]):
+        devices = ["/dev"] if kind == "gpu" else _DEVICES
+        if _limit_writes(libc, [str(work), "/proc/self", *filter(os.path.exists, devices)]):
             enforced.append("writes")
-    if _limit_memory(memory_bytes, address_space=kind == "address-space"):
+    if _limit_memory(memory_bytes, gpu=kind == "gpu"):
         enforced.append("memory")
     if argv == ["--tell"]:
         sys.stdout.write(json.dumps(enforced))

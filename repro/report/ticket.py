@@ -84,7 +84,8 @@ def _report(bundle: Bundle) -> Iterable[str]:
         for stage in record.stages:
             if stage.error is not None:
                 yield ""
-                yield f"{_line(record.record_name)} fails in {stage.name} ({_line(stage.error.code or 'no code')}):"
+                code = _line(stage.error.code or "no code")
+                yield f"{_line(record.record_name)} fails in {stage.name} ({code}):"
                 yield ""
                 yield from code_block([safe(stage.error.message, 2000)])
     yield ""
