@@ -352,7 +352,7 @@ def replay(
 
         def agree(original: Bundle, rebuilt: Rebuilt) -> bool:
             watch.stop()
-            terminal.show_card(_console(stderr=yes), reply.outline(original, rebuilt))
+            terminal.show_rows(_console(stderr=yes), reply.outline(original, rebuilt))
             agreed = yes or _confirmed("Run it?")
             watch.start()
             return agreed
@@ -517,7 +517,7 @@ def _verify_chain(path: Path, original: Path, code: ExitCode, signers: Path | No
     if ExitCode.NEGATIVE not in codes:
         found = replay.chain(path, original, signers)
         click.echo()
-        terminal.show_card(console, reply.chain(found))
+        terminal.show_rows(console, reply.chain(found))
         codes |= {replay.LINK_CODES[each.state] for each in found}
     worst = (ExitCode.NEGATIVE, ExitCode.DOES_NOT_APPLY, ExitCode.UNDECIDED)
     return next((each for each in worst if each in codes), ExitCode.DONE)

@@ -43,6 +43,12 @@ def show_card(console: Console, card: tuple[Row, ...]) -> None:
         console.print(text, no_wrap=True, overflow="ellipsis", crop=False)
 
 
+def show_rows(console: Console, rows: Sequence[Row]) -> None:
+    """Print lines with a label each, whole."""
+    for row in rows:
+        console.print(Text.assemble((f"{row.label:<12}", "bold"), row.text), soft_wrap=True)
+
+
 def show_report(console: Console, report: Report) -> None:
     """Print the card, then the details."""
     show_card(console, report.card)

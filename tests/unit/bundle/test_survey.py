@@ -181,18 +181,21 @@ def test_what_is_no_model(data: bytes) -> None:
 GOOD = net(weights=(numpy_helper.from_array(np.ones((2, 3), np.float32), "w"),)).SerializeToString()
 
 
+def said(data: bytes) -> str:
+    """Return what is wrong with a model, nothing where it passes; another exception is a failure."""
+    try:
+        survey("m.onnx", data, ENDS)
+    except ReproError as error:
+        return str(error)
+    return ""
+
+
 @given(at=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_passes(at: int, byte: int) -> None:
     mutant = GOOD[:at] + bytes([byte]) + GOOD[at + 1 :]
-    try:
-        survey("m.onnx", mutant, ENDS)
-    except ReproError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in said(mutant)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_in_one_line(data: bytes) -> None:
-    try:
-        survey("m.onnx", data, ENDS)
-    except ReproError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in said(data)
