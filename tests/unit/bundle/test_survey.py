@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ def net(*nodes: onnx.NodeProto, weights: tuple[TensorProto, ...] = ()) -> onnx.M
     return helper.make_model(helper.make_graph(made, "g", [value("input")], [value("output")], weights))
 
 
-def lying(dims: list[int], **data: object) -> TensorProto:
+def lying(dims: list[int], **data: Any) -> TensorProto:
     return TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, **data)
 
 
@@ -79,7 +80,7 @@ def test_a_tensor_that_is_declared_larger_than_it_is(tensor: TensorProto, where:
         ]
         model = net(*nodes)
     assert len(model.SerializeToString()) < 2000
-    with pytest.raises(Refused, match="declares a tensor of .* and doesn't hold it"):
+    with pytest.raises(Refused, match=r"declares a tensor of .* and doesn't hold it"):
         survey_of(model)
 
 
