@@ -317,6 +317,7 @@ def _verdict(path: Path) -> ExitCode:
 @click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option("--device", default="auto", show_default=True, help="What to run on; auto: what it ran on.")
 @click.option("--release", help="Another release than the bundle's; nothing is installed.")
+@click.option("--backend", help="What builds and executes; default: what it was run with.")
 @click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
 @click.option(

@@ -109,10 +109,11 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
 
 def _target(request: Request, chief: Record) -> Target:
     """Choose device and backend: the bundle's own, unless the user names another device."""
-    device = chief.runtime.device if request.device == "auto" else request.device
+    theirs = chief.runtime
+    device = theirs.device if request.device == "auto" else request.device
     backend = request.backend
-    if backend is None and chief.runtime.backend in devices.choose(device).backends:
-        backend = chief.runtime.backend
+    if backend is None and (device == theirs.device or theirs.backend in devices.choose(device).backends):
+        backend = theirs.backend
     return plan.choose_target(request, device, backend)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from repro import answer
+from repro import answer, attained, boards
 from repro.observed import Observed, observe
 from repro.schema import (
     Absolute,
@@ -17,6 +17,7 @@ from repro.schema import (
     ErrorSeen,
     Fails,
     OutputCheck,
+    PowerMode,
     Ratio,
     Record,
     Reference,
@@ -132,8 +133,6 @@ def test_a_time_on_the_same_board(ms: float, expected: tuple[str, str]) -> None:
 
 
 def with_power_mode(record: Record, name: str) -> Record:
-    from repro.schema import PowerMode
-
     return replace(record, board=replace(record.board, power_mode=PowerMode(name, {})))
 
 
@@ -160,32 +159,24 @@ def test_a_time_elsewhere_is_another_experiment(there: Record, here: Record, fie
 # --- below a roof -------------------------------------------------------------------------------
 
 
-def with_work(record: Record, compute_capability: str = "9.0") -> Record:
-    board = replace(
-        record.board,
-        matched_id="h100-sxm",
-        compute_capability=compute_capability,
-        sm_count=132,
-        threads=None,
-    )
-    work = Work(2 * 10**10, 10**9, 3 * 10**9, ())
+def on_h100(record: Record) -> Record:
+    """Return a record of a board whose roofs are known, with work that they are roofs of."""
+    row = next(name for name in boards.table() if "h100" in name)
+    board = replace(record.board, matched_id=row, compute_capability="9.0", sm_count=132, threads=None)
     runs = tuple(replace(run, sm_clock_mhz=1980.0, memory_clock_mhz=2619.0) for run in record.runs)
-    return replace(record, board=board, work=work, runs=runs)
+    return replace(record, board=board, work=Work(2 * 10**10, 10**9, 3 * 10**9, ()), runs=runs)
 
 
 def test_a_share_of_a_roof() -> None:
-    from repro import attained, boards
-
-    row = next(name for name in boards.table() if "h100" in name)
-    record = with_work(BASE)
-    record = replace(record, board=replace(record.board, matched_id=row))
+    record = on_h100(BASE)
     found = attained.of(record, 0.01, attained.Calibration())
     assert found is not None
     roof = found.roofs[-1]
-    share = roof.seconds / 0.01
-    claim = BelowRoof(record="base", roof=roof.name, fraction=share)
+    claim = BelowRoof(record="base", roof=roof.name, fraction=roof.seconds / 0.01)
     assert only(ask(claim, there=(record,), here=(record,))) == ("reproduced", "within")
-    quick = replace(record, runs=with_work(WIDE).runs)
+    slower = replace(claim, fraction=2 * claim.fraction)
+    assert only(ask(slower, there=(record,), here=(record,))) == ("reproduced", "within"), "at most so much"
+    quick = replace(record, runs=on_h100(WIDE).runs)
     assert only(ask(claim, there=(record,), here=(quick,))) == ("not_reproduced", "outside")
     unknown = replace(claim, roof="glass")
     assert only(ask(unknown, there=(record,), here=(record,))) == ("could_not_run", "no_roof")
