@@ -7,6 +7,7 @@ whatever is not of the form that the kit writes is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from repro import (
     environments,
     measure,
     models,
+    places,
     plan,
     proc,
     releases,
@@ -30,9 +32,10 @@ from repro import (
 )
 from repro.bundle.survey import Survey, survey
 from repro.environments import Environment, Say
-from repro.errors import Refused, ReproError, Unavailable
+from repro.errors import Refused, ReproError, Unavailable, UsageError
 from repro.launch import confine
-from repro.plan import Experiments, Request, Target, Wanted
+from repro.places import Where
+from repro.plan import Experiments, Request, Wanted
 from repro.schema import Job, Protocol, Record, ResolvedCase, Scalar, Work
 
 COUNT_TIMEOUT_S = 120.0
@@ -50,6 +53,7 @@ class Rebuilt(NamedTuple):
 
     job: Job
     experiments: Experiments
+    where: Where
     limits: confine.Limits
     enforced: frozenset[str]
     surveys: dict[str, Survey]
@@ -69,27 +73,29 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
             "its owner can share it: `repro case new --share model`",
         )
     with repeat.known_here():
-        target = _target(request, chief)
-        gpu = target.device.gpu
+        names = {each.runtime.release.name for each in original.records.values()}
+        where = _where(request, chief, names)
+        gpu = where.device.gpu
         limits = confine.Limits(memory_bytes or (GPU_MEMORY_BYTES if gpu else MEMORY_BYTES), gpu)
+        where = _capped(where, limits.memory_bytes)
         wanted, surveys = [], {}
         for name, record in original.records.items():
             experiment, surveys[name] = _experiment(original, name, record, limits)
-            same = _same_place(target, record)
+            same = _same_device(where, record)
             threads = None if gpu else repeat.threads_of(record)
             wanted.append(
                 Wanted(
                     record.role,
                     experiment,
-                    _environment(request, target, record.runtime.release.name if same else None, say),
+                    _environment(request, where, record.runtime.release.name if same else None, say),
                     threads,
                     repeat.arm_of(record),
                 )
             )
-        protocol = _protocol(request, target, chief)
-        job, experiments = plan.compose(
+        protocol = _protocol(request, where, chief)
+        job, experiments, where = plan.compose(
             request,
-            target,
+            where,
             wanted,
             protocol,
             seed=chief.protocol.seed,
@@ -99,56 +105,86 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
         )
     if len(experiments) < len(wanted):
         raise Refused(f"{original.path.name} holds an experiment twice")
-    if _same_place(target, chief) and request.release is None and request.python is None:
+    if _same_device(where, chief) and request.release is None and request.python is None:
         _hold_plan(job, original.records.values())
-    enforced = confine.able()
-    place = msgspec.structs.replace(job.place, labels={"confined": ", ".join(sorted(enforced))})
+    if where.engine is None:
+        enforced = confine.able()
+        told = {"confined": ", ".join(sorted(enforced))}
+    else:
+        # What a container may do is its own matter, and in the record already.
+        enforced, told = frozenset(confine.PARTS), {}
+    place = msgspec.structs.replace(job.place, labels={**job.place.labels, **told})
     job = msgspec.structs.replace(job, place=place)
-    return Rebuilt(job, experiments, limits, enforced, surveys, plan.session_s(protocol, len(wanted)))
+    seconds = plan.session_s(protocol, len(wanted))
+    return Rebuilt(job, experiments, where, limits, enforced, surveys, seconds)
 
 
-def _target(request: Request, chief: Record) -> Target:
-    """Choose device and backend: the bundle's own, unless the user names another device."""
+def _where(request: Request, chief: Record, names: set[str]) -> Where:
+    """Choose where to run: on the bundle's own device with its backend, unless the user names others.
+
+    A container that is there is the stronger fence, and goes before the host; none is made for a bundle.
+    """
     theirs = chief.runtime
     device = theirs.device if request.device == "auto" else request.device
     backend = request.backend
     if backend is None and (device == theirs.device or theirs.backend in devices.choose(device).backends):
         backend = theirs.backend
-    return plan.choose_target(request, device, backend)
+    releases_of: set[str | None] = {request.release} if request.release else {*names}
+    if device != theirs.device and request.release is None:
+        releases_of = {None}
+    request = msgspec.structs.replace(request, pull=False, jtop=False)
+    if request.place == "auto" and request.python is None and len(releases_of) == 1:
+        with contextlib.suppress(Unavailable, UsageError):
+            inside = msgspec.structs.replace(request, place="docker")
+            return plan.choose_place(inside, releases_of, _quiet, device=device, backend=backend)
+    if request.place == "auto":
+        request = msgspec.structs.replace(request, place="host")
+    return plan.choose_place(request, releases_of, _quiet, device=device, backend=backend)
 
 
-def _same_place(target: Target, record: Record) -> bool:
-    return (target.device.name, target.name) == (record.runtime.device, record.runtime.backend)
+def _capped(where: Where, memory_bytes: int) -> Where:
+    """Return the place with no more memory than a replay may have, where it is a container."""
+    seen = where.place.limits
+    if where.engine is None or seen is None or seen.memory_bytes is None:
+        return where
+    held = msgspec.structs.replace(seen, memory_bytes=min(seen.memory_bytes, memory_bytes))
+    return msgspec.structs.replace(where, place=msgspec.structs.replace(where.place, limits=held))
 
 
-def _protocol(request: Request, target: Target, chief: Record) -> Protocol:
+def _quiet(text: str) -> None:
+    """Say nothing: looking is not choosing."""
+
+
+def _same_device(where: Where, record: Record) -> bool:
+    return (where.device.name, where.backend) == (record.runtime.device, record.runtime.backend)
+
+
+def _protocol(request: Request, where: Where, chief: Record) -> Protocol:
     """Return the bundle's protocol; another backend repeats at other levels, and so has its own."""
     theirs = repeat.bounded_protocol(chief)
-    if target.name == chief.runtime.backend:
+    if where.backend == chief.runtime.backend:
         return theirs
-    if repeat.arm_of(chief):
-        return measure.alternating_protocol(
-            plan.protocol_of(request, target),
-            build_outlives_process=target.backend.BUILD_OUTLIVES_PROCESS,
-            rounds=None,
-        )
-    return plan.protocol_of(request, target)
+    own = plan.protocol_of(request, where)
+    if repeat.arm_of(chief) is None:
+        return own
+    outlives = where.runtime.BUILD_OUTLIVES_PROCESS
+    return measure.alternating_protocol(own, build_outlives_process=outlives, rounds=None)
 
 
-def _environment(request: Request, target: Target, theirs: str | None, say: Say) -> Environment:
+def _environment(request: Request, where: Where, theirs: str | None, say: Say) -> Environment:
     """Return where the release is here; nothing is ever installed for a bundle."""
-    if request.python is not None:
-        return plan.choose_environment(target, request.release, request.python, say)
-    gpu = target.device.gpu
-    own = environments.own(target.name, gpu=gpu, needed=(request.release or theirs) is None)
-    chosen = releases.choose(request.release or theirs, target.device.name, own)
+    if request.python is not None or where.release is not None:
+        return places.environment(where, request.release, request.python, say)
+    gpu = where.device.gpu
+    own = environments.own(where.backend, gpu=gpu, needed=(request.release or theirs) is None)
+    chosen = releases.choose(request.release or theirs, where.device.name, own)
     if own is not None and chosen == own.name:
         return Environment(own, None)
-    row = next(row for row in releases.table() if (row.name, row.device) == (chosen, target.device.name))
-    if not environments.is_made(row):
+    row = releases.row_of(chosen, where.device.name)
+    if row is None or not environments.is_made(row):
         other = f"; --release {own.name} replays with what is here" if own else ""
         raise Unavailable(f"{chosen} is not here", f"`repro releases install {chosen}` brings it{other}")
-    return environments.look(environments.place(row), target.name, gpu=gpu)
+    return environments.look(environments.place(row), where.backend, gpu=gpu)
 
 
 # --- one experiment -----------------------------------------------------------------------------

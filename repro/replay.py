@@ -20,7 +20,7 @@ from repro.bundle import leaks
 from repro.environments import Say
 from repro.errors import ExitCode, Interrupted, Refused, ReproError, Unavailable, Unknown, UsageError
 from repro.gather import Prepared
-from repro.launch import confine, host, lock
+from repro.launch import confine, docker, lock
 from repro.observed import Observed, Source
 from repro.plan import Request, kit, to_json
 from repro.rebuild import Rebuilt
@@ -73,7 +73,7 @@ def replay(asked: Asked, agree: Agree, watch: Watch, approve: Approve, say: Say)
             _keep(original, folder)
             plan.write_job(job, rebuilt.experiments, (), folder / "job")
             prefix = confine.command(folder / "out", rebuilt.limits)
-            lost = host.launch(folder / "job", folder / "out", watch, prefix)
+            lost = run.launch(rebuilt.where, job, folder, watch, prefix)
     with run.kept(folder):
         prepared = replied(gather.prepare(folder, lost, request.allowed_findings))
         run.look_over(prepared, approve)
@@ -87,10 +87,12 @@ def is_replay(folder: Path) -> bool:
 
 def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
     """Seal the reply of a replay that could not do it by itself."""
-    plan.read_job(folder / "job")
+    job, _ = plan.read_job(folder / "job")
     key = run.signing_key(request)
     target = run.output_place(request)
     with run.kept(folder):
+        if job.place.kind == "docker":
+            docker.recover(job, folder / "out")
         prepared = replied(gather.left(folder, request.allowed_findings))
         run.look_over(prepared, approve)
         return run.seal(prepared, key, target, request.max_size_bytes)

@@ -410,7 +410,8 @@ def test_nothing_is_written_elsewhere_nothing_connects_and_no_program_of_the_bun
     make_keys = "from repro.bundle import privacy, sign; sign.ensure_key(None); privacy.of_machine()"
     subprocess.run([sys.executable, "-c", make_keys], check=True)
     before = tree(tmp_path)
-    done = replay(path, *TRUST, env=env)
+    # Asking the machine's own Docker engine is a connection, too.
+    done = replay(path, "--place", "host", *TRUST, env=env)
     assert done.returncode in (0, 1, 3), done.stderr
     after = tree(tmp_path)
     lock = after.pop("lock", None)

@@ -21,10 +21,11 @@ report.imported report.layers report.comparison report.content report.commands r
 report.preview report.plot report.html report.roofs report.text report
 replay answer
 compare verdict estimate sides comparable power alignment observed
-run rebuild repeat doctor imported gather plan spec launch.host launch.confine launch.lock launch
-worker records turn
+launch.compose
+run rebuild repeat doctor imported gather plan spec places
+launch.docker launch.host launch.confine launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-devices environments releases
+images containers devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.survey bundle.model bundle.archive

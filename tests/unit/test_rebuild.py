@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from repro import bundle, cases, lowering, plan, rebuild
+from repro import bundle, cases, devices, lowering, plan, rebuild
 from repro.backends import onnxruntime
 from repro.errors import Refused, Unavailable
 from repro.launch import confine
+from repro.places import Where
 from repro.plan import Request
-from repro.schema import Protocol, Record, ResolvedCase, SettingsSeen, Substitution, Turn
+from repro.schema import Limits, Place, Protocol, Record, ResolvedCase, SettingsSeen, Substitution, Turn
 from tests.builders import make_predicate, make_record
 
 pytestmark = pytest.mark.needs("linux")
@@ -82,7 +83,7 @@ def sealed(
 
 
 def make(opened: bundle.Bundle, memory_bytes: int | None = None, **asked: Any) -> rebuild.Rebuilt:
-    return rebuild.make(Request(**asked), opened, memory_bytes, lambda _: None)
+    return rebuild.make(Request(**{"place": "host", **asked}), opened, memory_bytes, lambda _: None)
 
 
 def test_the_job_is_that_of_the_bundle_from_its_own_files(tmp_path: Path) -> None:
@@ -227,3 +228,46 @@ def test_what_the_user_names_goes_before_the_bundle(tmp_path: Path) -> None:
 def test_nothing_is_counted_beyond_the_memory(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"the model can't be read within 0\.0\d+ GiB"):
         make(sealed(tmp_path), memory_bytes=2**26)
+
+
+# --- a container goes before the host -----------------------------------------------------------
+
+
+def test_a_container_that_is_there_goes_before_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    inside = Where(
+        device=devices.DEVICES["cpu"],
+        backend="onnxruntime",
+        place=Place("docker", limits=Limits(None, 2**40, None)),
+        release=onnxruntime.release(gpu=False).name,
+        engine=object(),  # type: ignore[arg-type]
+    )
+
+    def choose(request: Request, *_: Any, **__: Any) -> Where:
+        asked.append((request.place, request.pull))
+        return inside
+
+    monkeypatch.setattr(plan, "choose_place", choose)
+    made = make(sealed(tmp_path), memory_bytes=2**33, place="auto", pull=True)
+    assert asked == [("docker", False)], "and none is made for a bundle"
+    assert made.enforced == set(confine.PARTS)
+    limits = made.where.place.limits
+    assert limits is not None
+    assert limits.memory_bytes == 2**33, "with no more memory than a replay may have"
+
+
+def test_without_one_it_is_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = plan.choose_place
+    asked: list[str] = []
+
+    def choose(request: Request, *rest: Any, **more: Any) -> Where:
+        asked.append(request.place)
+        if request.place == "docker":
+            raise Unavailable("there is no Docker engine")
+        return chosen(request, *rest, **more)
+
+    monkeypatch.setattr(plan, "choose_place", choose)
+    assert make(sealed(tmp_path), place="auto").where.place.kind == "host"
+    assert asked == ["docker", "host"]
