@@ -108,7 +108,7 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
     if _same_device(where, chief) and request.release is None and request.python is None:
         _hold_plan(job, original.records.values())
     if where.engine is None:
-        enforced = confine.able()
+        enforced = confine.able(gpu=gpu)
         told = {"confined": ", ".join(sorted(enforced))}
     else:
         # What a container may do is its own matter, and in the record already.

@@ -24,11 +24,14 @@ from typing import NamedTuple
 MAX_FILE_BYTES = 2 * 2**30
 """Largest file that it may write."""
 PARTS = ("memory", "network", "writes")
-_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
+_CLONE_NEWNET, _CLONE_NEWUSER, _CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 # Of linux/landlock.h: every access that changes a file system, by the version of the interface that has it.
 _WRITES = {1: 0b1111111110010, 2: 1 << 13, 3: 1 << 14}
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_SYSTEM = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
+"""Where root can change the machine through /proc (the paths that Docker makes read-only)."""
 _PATH_BENEATH, _NO_NEW_PRIVILEGES = 1, 38
 
 
@@ -37,7 +40,8 @@ class Limits(NamedTuple):
 
     memory_bytes: int
     gpu: bool
-    """Its driver reserves more addresses than any machine has memory, and shares through /dev."""
+    """Its driver reserves more addresses than any machine has memory, shares through /dev, and in every
+    process writes below /proc, where it names its threads: without that, cuInit fails."""
 
 
 def command(work: Path, limits: Limits) -> list[str]:
@@ -46,9 +50,9 @@ def command(work: Path, limits: Limits) -> list[str]:
     return [sys.executable, "-m", __name__, str(work.absolute()), kind, str(limits.memory_bytes)]
 
 
-def able() -> frozenset[str]:
+def able(*, gpu: bool) -> frozenset[str]:
     """Return which of `PARTS` this system can enforce, by trying it in a process of its own."""
-    argv = [sys.executable, "-m", __name__, os.devnull, "cpu", str(2**40), "--tell"]
+    argv = [*command(Path(os.devnull), Limits(2**40, gpu)), "--tell"]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     try:
         return frozenset(json.loads(done.stdout)) & set(PARTS)
@@ -83,6 +87,19 @@ def _leave_network(libc: ctypes.CDLL) -> bool:
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path("/proc/self", name).write_text(text)
     return True
+
+
+def _hold_system(libc: ctypes.CDLL) -> bool:
+    """Make those parts of /proc read-only through which the machine can be changed; only root could."""
+    if os.geteuid() != 0:
+        return True
+    if libc.unshare(_CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, _REC | _PRIVATE, None) != 0:
+        return False
+    again = _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV | _NOEXEC
+    return all(
+        libc.mount(path, path, None, _BIND, None) == 0 and libc.mount(None, path, None, again, None) == 0
+        for path in map(os.fsencode, filter(os.path.exists, _SYSTEM))
+    )
 
 
 def _limit_writes(libc: ctypes.CDLL, folders: list[str]) -> bool:
@@ -120,8 +137,10 @@ def main(work: Path, kind: str, memory_bytes: int, argv: list[str]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if _leave_network(libc):
             enforced.append("network")
-        devices = ["/dev"] if kind == "gpu" else _DEVICES
-        if _limit_writes(libc, [str(work), "/proc/self", *filter(os.path.exists, devices)]):
+        held, places = True, ["/proc/self", *filter(os.path.exists, _DEVICES)]
+        if kind == "gpu":
+            held, places = _hold_system(libc), ["/proc", "/dev"]
+        if _limit_writes(libc, [str(work), *places]) and held:
             enforced.append("writes")
     if _limit_memory(memory_bytes, gpu=kind == "gpu"):
         enforced.append("memory")

@@ -82,7 +82,7 @@ def test_from_a_file_to_a_signed_reply_in_two_commands(
     for record in sealed.records.values():
         assert record.status == "measured"
         confined = record.runtime.place.labels["confined"].split(", ")
-        assert set(confined) == confine.able()
+        assert set(confined) == confine.able(gpu=False)
     # What the answer rests on can be read in every form.
     shown = call("show", made).stdout
     assert shown.startswith(f"Reply to   {told.parent_bundle_id}\nAnswer     ")
@@ -335,7 +335,7 @@ def test_a_case_that_only_calls_itself_one_of_the_kit_s(
 def test_memory_beyond_the_cap_ends_the_turn_and_is_said(
     original: Callable[..., Path], replay: Call, tmp_path: Path
 ) -> None:
-    if "memory" not in confine.able():
+    if "memory" not in confine.able(gpu=False):
         pytest.skip("this system can't enforce it")
     path = forge.forge(original(), tmp_path / "forged.zip", model=forge.growing(1024))
     done = replay(path, "--memory", "2", *TRUST)

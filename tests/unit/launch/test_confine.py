@@ -13,7 +13,8 @@ from repro.launch import confine
 
 pytestmark = pytest.mark.needs("linux")
 
-ABLE = confine.able()
+ABLE = confine.able(gpu=False)
+ABLE_GPU = confine.able(gpu=True)
 
 
 def needs(part: str) -> pytest.MarkDecorator:
@@ -69,6 +70,22 @@ def test_it_writes_nowhere_else(tmp_path: Path, act: str, gpu: bool) -> None:
     assert there.read_text() == "kept"
 
 
+NAME = "open('/proc/self/comm', 'w').write('named')"
+"""As the CUDA driver does it in a process; it does not start where it can't."""
+
+
+@needs("writes")
+@pytest.mark.skipif("writes" not in ABLE_GPU, reason="this system can't enforce: writes, with a GPU")
+def test_with_a_gpu_each_process_names_its_threads_but_changes_no_machine(tmp_path: Path) -> None:
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {NAME!r}], check=True)"
+    assert run(tmp_path, child, gpu=True) == (0, "")
+    assert run(tmp_path, child)[0] != 0
+    # Opened, and nothing written to it.
+    status, said = run(tmp_path, "open('/proc/sys/vm/swappiness', 'w')", gpu=True)
+    assert status != 0
+    assert "Read-only file system" in said or "Permission denied" in said
+
+
 @needs("writes")
 def test_without_a_gpu_shared_memory_is_elsewhere_too(tmp_path: Path) -> None:
     status, said = run(tmp_path, "open('/dev/shm/trt-repro-test', 'w')")
@@ -116,4 +133,4 @@ def test_no_file_grows_without_end(tmp_path: Path) -> None:
 
 
 def test_able_names_parts_only() -> None:
-    assert set(confine.PARTS) >= ABLE
+    assert set(confine.PARTS) >= ABLE | ABLE_GPU
