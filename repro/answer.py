@@ -21,13 +21,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import msgspec
 
-from repro import attained, comparable
+from repro import grounds
 from repro.compare import MARGIN
-from repro.estimate import decisive, estimate
+from repro.grounds import Pair
 from repro.observed import Observed, key_figure
 from repro.schema import (
     Absolute,
@@ -37,7 +37,6 @@ from repro.schema import (
     ErrorSeen,
     Fails,
     Figure,
-    Noticed,
     Outcome,
     Ratio,
     Reference,
@@ -45,7 +44,6 @@ from repro.schema import (
     StatedEfficiency,
     WrongOutput,
 )
-from repro.sides import Group
 
 WEAKEST_FIRST: tuple[Outcome, ...] = get_args(Outcome)[::-1]
 STATED_APART = 0.02
@@ -54,13 +52,6 @@ WRONG_SHARE = 0.5
 """An output that is off by this share of what is claimed is wrong in the same way."""
 _OUT_OF_MEMORY = re.compile(r"out.?of.?memory|MemoryError|bad.?alloc|failed to allocate", re.IGNORECASE)
 _BASE = "base"
-
-
-class Pair(NamedTuple):
-    """A record of the original and the one that replayed it."""
-
-    there: Observed
-    here: Observed
 
 
 def answer(
@@ -92,42 +83,6 @@ def without_running(
         for claim in claims
     )
     return Reply(outcome=outcome, answers=answers, reason=reason)
-
-
-def ratio(a: Observed, b: Observed) -> tuple[Figure, tuple[float, float]] | None:
-    """Return the ratio of times b / a of two records of one session, and its 90 % interval."""
-    alternating = a.arm is not None and b.arm is not None and a.arm != b.arm
-    left, right = Group("a", (a,)), Group("b", (b,))
-    statistic = decisive(left, right, max(a.least_sd, b.least_sd), alternating=alternating)
-    if statistic is None:
-        figures = key_figure(a.record), key_figure(b.record)
-        if figures[0] is None or figures[1] is None:
-            return None
-        return Figure(figures[1].value_ns / figures[0].value_ns, "ratio"), (0.0, math.inf)
-    found = estimate(statistic, MARGIN)
-    if found.high > 1e12 * found.low:
-        return Figure(found.ratio, "ratio"), (0.0, math.inf)
-    return Figure(found.ratio, "ratio", found.low, found.high), (found.low_90, found.high_90)
-
-
-def time_of(seen: Observed) -> Figure | None:
-    """Return the time of a record in milliseconds, `None` where it wasn't measured."""
-    figure = key_figure(seen.record)
-    if figure is None:
-        return None
-    low, high = (None if each is None else each / 1e6 for each in (figure.low_ns, figure.high_ns))
-    return Figure(figure.value_ns / 1e6, "ms", low, high)
-
-
-def held(figure: Figure, low: float, high: float) -> tuple[Outcome, str]:
-    """Say whether a figure's interval lies within bounds, outside of them, or across one."""
-    if figure.low is None or figure.high is None:
-        return "undecided", "no_interval"
-    if low <= figure.low and figure.high <= high:
-        return "reproduced", "within"
-    if figure.high < low or high < figure.low:
-        return "not_reproduced", "outside"
-    return "undecided", "across"
 
 
 class _Judge:
@@ -163,8 +118,8 @@ class _Judge:
         if stopped := self._not_measured(claim, found):
             return stopped
         exact = not isinstance(claim, Ratio)
-        if because := _different(found, exact=exact):
-            figures = [time_of(found[0].there), time_of(found[0].here)] if exact else [None, None]
+        if because := grounds.different(found, exact=exact):
+            figures = [grounds.time(found[0].there), grounds.time(found[0].here)] if exact else [None, None]
             return Answer(
                 claim=claim,
                 records=records,
@@ -190,10 +145,10 @@ class _Judge:
         if {"A", "B"} <= set(arms):
             a, b = arms["A"], arms["B"]
             stopped = self._not_measured(None, [a, b])
-            there = ratio(a.there, b.there)
+            there = grounds.ratio(a.there, b.there)
             if stopped or there is None:
                 return [stopped] if stopped else []
-            because = _different([a, b], exact=False)
+            because = grounds.different([a, b], exact=False)
             if because:
                 return [
                     Answer(
@@ -209,10 +164,10 @@ class _Judge:
             if pair.there.record.role != "subject":
                 continue
             names = (pair.there.record.record_name,)
-            time = time_of(pair.there)
+            time = grounds.time(pair.there)
             if stopped := self._not_measured(None, [pair]):
                 found.append(stopped)
-            elif because := _different([pair], exact=True):
+            elif because := grounds.different([pair], exact=True):
                 found.append(
                     Answer(
                         claim=None,
@@ -220,7 +175,7 @@ class _Judge:
                         outcome="different_experiment",
                         code="differs",
                         there=time,
-                        here=time_of(pair.here),
+                        here=grounds.time(pair.here),
                         because=because,
                     )
                 )
@@ -268,13 +223,13 @@ class _Judge:
 
     def _wrong_output(self, claim: WrongOutput, pair: Pair) -> Answer:
         names = (pair.there.record.record_name,)
-        there, here = (_output(each) for each in pair)
+        there, here = (grounds.output(each) for each in pair)
         checks = [build.check for build in pair.here.record.builds if build.check]
         if not checks:
             return self._not_measured(claim, [pair]) or Answer(
                 claim=claim, records=names, outcome="could_not_run", code="unchecked"
             )
-        if because := _different([pair], exact=False, also_wrong=True):
+        if because := grounds.different([pair], exact=False, also_wrong=True):
             return Answer(
                 claim=claim,
                 records=names,
@@ -302,12 +257,12 @@ class _Judge:
         )
 
     def _ratio(self, claim: Ratio | None, a: Pair, b: Pair, factor: float, tolerance: float) -> Answer:
-        there, here = ratio(a.there, b.there), ratio(a.here, b.here)
+        there, here = grounds.ratio(a.there, b.there), grounds.ratio(a.here, b.here)
         names = (a.there.record.record_name, b.there.record.record_name)
         outcome: Outcome = "undecided"
         code = "no_interval"
         if here is not None and here[0].low is not None and here[0].high is not None:
-            outcome, code = _ratio_held(here[0].low, here[0].high, here[1], factor, tolerance)
+            outcome, code = grounds.ratio_held(here[0].low, here[0].high, here[1], factor, tolerance)
         return Answer(
             claim=claim,
             records=names,
@@ -318,28 +273,28 @@ class _Judge:
         )
 
     def _time(self, claim: AnyClaim | None, pair: Pair, ms: float) -> Answer:
-        here = time_of(pair.here)
+        here = grounds.time(pair.here)
         assert here is not None  # noqa: S101 - it was measured
-        outcome, code = held(here, ms / (1 + MARGIN), ms * (1 + MARGIN))
+        outcome, code = grounds.held(here, ms / (1 + MARGIN), ms * (1 + MARGIN))
         return Answer(
             claim=claim,
             records=(pair.there.record.record_name,),
             outcome=outcome,
             code=code,
-            there=time_of(pair.there),
+            there=grounds.time(pair.there),
             here=here,
         )
 
     def _below_roof(self, claim: BelowRoof, pair: Pair) -> Answer:
         """At most that share is reached, which is what is complained of."""
-        there = _share(pair.there, self._there, claim.roof)
-        here = _share(pair.here, self._here, claim.roof)
+        there = grounds.share(pair.there, self._there, claim.roof)
+        here = grounds.share(pair.here, self._here, claim.roof)
         names = (pair.there.record.record_name,)
         if here is None:
             return Answer(
                 claim=claim, records=names, outcome="could_not_run", code="no_roof", reason=claim.roof
             )
-        outcome, code = held(here, 0.0, claim.fraction * (1 + MARGIN))
+        outcome, code = grounds.held(here, 0.0, claim.fraction * (1 + MARGIN))
         return Answer(claim=claim, records=names, outcome=outcome, code=code, there=there, here=here)
 
     def _not_measured(self, claim: AnyClaim | None, pairs: Iterable[Pair]) -> Answer | None:
@@ -404,73 +359,6 @@ def _other_failure(error: ErrorSeen) -> tuple[Outcome, str]:
     if _OUT_OF_MEMORY.search(f"{error.code} {error.message}"):
         return "could_not_run", "memory"
     return "not_reproduced", "other_signature"
-
-
-def _output(seen: Observed) -> Figure | None:
-    """Return the worst error of the builds' outputs, `None` where none is finite."""
-    errors = [
-        build.check.error for build in seen.record.builds if build.check and build.check.error is not None
-    ]
-    return Figure(max(errors), "error") if errors else None
-
-
-def _share(seen: Observed, session: Sequence[Observed], roof: str) -> Figure | None:
-    """Return the share of a roof that a record attained, with the interval of its time."""
-    times = [(each.record, key_figure(each.record)) for each in session]
-    calibrated = attained.calibration(
-        (record, figure.value_ns / 1e9) for record, figure in times if figure is not None
-    )
-    figure = key_figure(seen.record)
-    if figure is None:
-        return None
-    found = attained.of(seen.record, figure.value_ns / 1e9, calibrated)
-    chosen = next((each for each in found.roofs if each.name == roof), None) if found else None
-    if chosen is None:
-        return None
-    low, high = (
-        None if each is None else chosen.seconds * 1e9 / each for each in (figure.high_ns, figure.low_ns)
-    )
-    return Figure(chosen.seconds * 1e9 / figure.value_ns, "share", low, high)
-
-
-def _different(pairs: Iterable[Pair], *, exact: bool, also_wrong: bool = False) -> tuple[Noticed, ...]:
-    """Return what makes the replay another experiment.
-
-    `exact`: the same board, power mode, clocks and release are needed. Otherwise only what would be
-    another experiment on any board and with any release counts.
-    """
-    found: dict[str, Noticed] = {}
-    for pair in pairs:
-        by_release, by_device = (
-            {
-                each.field: each
-                for each in comparable.notice([pair.there], [pair.here], across)
-                if each.weight == "blocking" and not (also_wrong and each.field in ("status", "output"))
-            }
-            for across in ("release", "device")
-        )
-        fields = by_release.keys() | by_device.keys() if exact else by_release.keys() & by_device.keys()
-        for field in (*by_release, *by_device):
-            if field in fields:
-                found.setdefault(field, by_release.get(field) or by_device[field])
-    return tuple(found.values())
-
-
-def _ratio_held(
-    low: float, high: float, inner: tuple[float, float], factor: float, tolerance: float
-) -> tuple[Outcome, str]:
-    """Judge a ratio with its 95 % and 90 % intervals by size and by sign."""
-    least, most = factor / (1 + tolerance), factor * (1 + tolerance)
-    if high < least or most < low:
-        return "not_reproduced", "outside"
-    if factor != 1 and (high < 1 < factor or factor < 1 < low):
-        return "not_reproduced", "other_sign"
-    if factor != 1 and low <= 1 <= high:
-        # No difference is shown; without the claimed one among what may be, there is none of that size.
-        return ("undecided", "no_sign") if low <= factor <= high else ("not_reproduced", "no_sign")
-    if least <= inner[0] and inner[1] <= most:
-        return "reproduced", "within"
-    return "undecided", "across"
 
 
 def _arithmetic_holds(claim: StatedEfficiency) -> bool:

@@ -600,9 +600,10 @@ def show(
 @cli.command()
 @click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
 def ticket(path: Path | None) -> None:
-    """Print a bundle as text to paste into a ticket, or a reply as the answer to paste back.
+    """Print a bundle as text to paste into a ticket.
 
-    The fields are those of NVIDIA/TensorRT's issue template. Default: the newest in bundles/.
+    The fields are those of NVIDIA/TensorRT's issue template. A reply becomes the answer to paste back.
+    Default: the newest in bundles/.
     """
     from repro import bundle
     from repro.report import ticket as report

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from repro import bundle
 from repro.launch import confine
 from repro.schema import Command, Fails, Outcome, Reply
 from tests import forge, nets, standin
-from tests.e2e.conftest import CASES, QUICK, Call, Finished, bundle_of
+from tests.e2e.conftest import CASES, QUICK, Call, Finished, bundle_of, command
 from tests.twins import twin
 
 pytestmark = pytest.mark.needs("ssh-keygen", "linux")
@@ -177,6 +179,30 @@ def test_without_a_terminal_nobody_can_agree(
     assert "nobody is there to agree: add --yes" in done.stderr
     assert "Builds      tiny, 2 operators (Conv), from the bundle's ONNX" in done.stdout, "it is shown first"
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"n\n", 130), (b"\n", 130), (b"y\n", 0)])
+def test_on_a_terminal_it_asks(
+    original: Callable[..., Path], tmp_path: Path, typed: bytes, code: int
+) -> None:
+    path = original("strict", code=1)
+    # What is sealed was looked over once before, so that only running is asked for.
+    config = tmp_path / "config" / "trt-repro"
+    config.mkdir(parents=True)
+    (config / "preview_seen").touch()
+    ours, theirs = pty.openpty()
+    argv = command("replay", path, "--replay-unknown-signer", "--output", "replies", "--place", "host")
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
+        os.close(theirs)
+        os.write(ours, typed)
+        said = b""
+        with contextlib.suppress(OSError):  # The terminal closes with its last user.
+            while more := os.read(ours, 4096):
+                said += more
+    os.close(ours)
+    assert process.returncode == code, said.decode()
+    assert b"Run it? [y/N]" in said
+    assert (tmp_path / "work").exists() == (code == 0)
 
 
 # --- on other ground ----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ report.bundle_page report.figures report.page report.terminal report.ticket repo
 report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
-replay answer
+replay answer grounds
 compare verdict estimate sides comparable power alignment observed
 launch.compose
 run rebuild repeat doctor imported gather plan spec places

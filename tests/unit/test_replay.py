@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from repro import answer, bundle, observed, replay
-from repro.bundle import Finding
+from repro.bundle import Finding, archive, statement
 from repro.errors import ExitCode, Refused, ReproError, Unavailable, Unknown, UsageError
-from repro.schema import Absolute, Outcome, Reply
+from repro.schema import REPLAY_PREDICATE, RUN_PREDICATE, Absolute, Outcome, Reply
 from tests.builders import make_record, seal
 
 replace = msgspec.structs.replace
@@ -113,3 +113,13 @@ def test_a_reply_to_nothing_is_refused(tmp_path: Path, parent: str | None) -> No
     reply, _ = pair(tmp_path, parent_bundle_id=parent)
     with pytest.raises(Refused, match="is a reply and doesn't say to what"):
         bundle.read(reply)
+
+
+@pytest.mark.parametrize("kind", [RUN_PREDICATE, REPLAY_PREDICATE])
+def test_a_statement_is_of_the_type_that_it_holds(tmp_path: Path, kind: str) -> None:
+    reply, original = pair(tmp_path)
+    with archive.opened(reply if kind == RUN_PREDICATE else original) as zipped:
+        told = msgspec.json.decode(zipped.read(statement.NAME))
+    told["predicateType"] = kind
+    with pytest.raises(Refused, match="is of another type than what it holds"):
+        statement.parse(msgspec.json.encode(told))

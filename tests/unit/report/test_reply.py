@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import answer, bundle, compare, replay
+from repro import answer, bundle, compare, grounds, replay
 from repro.errors import Refused, Unavailable
 from repro.observed import Source, observe
 from repro.report import bundle_page, content, markdown, reply
@@ -50,7 +50,7 @@ def one(outcome: Outcome = "reproduced", code: str = "within", **changes: Any) -
 
 
 def test_every_rule_has_its_sentence_and_no_other() -> None:
-    source = Path(answer.__file__).read_text()
+    source = "".join(Path(str(module.__file__)).read_text() for module in (answer, grounds))
     outcomes = "|".join(get_args(Outcome))
     found = re.findall(rf'code="(\w+)"|code = "(\w+)"|"(?:{outcomes})", "(\w+)"', source)
     codes = {code for each in found for code in each if code}
