@@ -142,6 +142,11 @@ def tensors(spec: ModelSpec, precision: str) -> tuple[TensorSpec, TensorSpec]:
     return TensorSpec("input", source, precision, "chw"), TensorSpec("output", result, precision, "chw")
 
 
+def size_bytes(spec: TensorSpec) -> int:
+    """Return what a network input or output takes."""
+    return math.prod(spec.shape) * np.dtype(DTYPES[spec.dtype]).itemsize
+
+
 def file_precision(precision: str) -> str:
     """Return the precision of the model file for a planned one.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -32,6 +32,7 @@ from repro.schema import (
     Reference,
     ResolvedCase,
     Subject,
+    Work,
 )
 from repro.spec import Spec
 
@@ -125,6 +126,8 @@ class Wanted(NamedTuple):
 
 
 Experiments = dict[str, cases.Experiment]
+Count = Callable[[bytes, str, str], Work]
+"""From a model, its precision and the layout of its ends to its work."""
 
 
 class Planned(NamedTuple):
@@ -215,8 +218,13 @@ def estimate_s(request: Request) -> float:
         where = Where(device=device, backend=device.image_backend)
     protocol = protocol_of(request, where)
     calibration = len(CALIBRATION) if where.device.gpu and request.calibrate is not False else 0
+    return session_s(protocol, len(variants) + calibration)
+
+
+def session_s(protocol: Protocol, subjects: int) -> float:
+    """Return about how long a session of so many subjects takes, by its protocol alone."""
     run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
-    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    round_s = run_s * protocol.runs * subjects
     rounds = protocol.builds
     if protocol.budget_s is not None:
         rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
@@ -276,8 +284,9 @@ def compose(
     seed: int | None = None,
     parent: str | None = None,
     say: Say = _quiet,
+    count: Count = work.count,
 ) -> Planned:
-    """Put together a job of experiments that were chosen."""
+    """Put together a job of experiments that were chosen; `count` tells the work of a model."""
     if request.keep_log and not where.runtime.BUILD_OUTLIVES_PROCESS:
         raise UsageError(f"--keep-log keeps trtexec's log, and {where.backend} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
@@ -290,7 +299,7 @@ def compose(
         prefix = f"{each.arm.lower()}-" if each.arm else ""
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
-        subjects.append(_subject(name, each, where, protocol))
+        subjects.append(_subject(name, each, where, protocol, count))
     asked = [subject for subject in subjects if subject.role == "subject"]
     refused = [subject for subject in asked if subject.refused]
     # An arm alone compares nothing.
@@ -331,7 +340,9 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
         say("both arms are the same experiment: this shows the noise of the machine and nothing else")
 
 
-def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Subject:
+def _subject(
+    name: str, wanted: Wanted, where: Where, protocol: Protocol, count: Count = work.count
+) -> Subject:
     """Plan one experiment for a device and backend, or say why it can't run there."""
     device, backend, experiment = where.device, where.runtime, wanted.experiment
     case = experiment.case
@@ -373,7 +384,7 @@ def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Sub
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
         commands=commands,
-        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        work=count(data, precision, experiment.settings.io_layout) if data else None,
         refused=refused,
         arm=wanted.arm,
         # An image has proved its release when it was built, under a name that the runtime doesn't know.

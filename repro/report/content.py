@@ -9,6 +9,7 @@ import msgspec
 
 from repro import attained
 from repro.bundle import Bundle
+from repro.errors import Unavailable
 from repro.observed import exp, key_figure
 from repro.report import roofs
 from repro.report.listing import Listing, commands
@@ -108,7 +109,7 @@ def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
 
 def report(bundle: Bundle) -> Report:
     """Return what there is to say about a bundle."""
-    return Report(card(bundle), tuple(_details(bundle)))
+    return Report(card(bundle), tuple(details(bundle)))
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -116,7 +117,9 @@ def report(bundle: Bundle) -> Report:
 
 def card(bundle: Bundle) -> tuple[Row, ...]:
     """Return at most 12 lines of 80 columns: is it real, and what is it about."""
-    record = next(iter(bundle.records.values()))
+    record = next(iter(bundle.records.values()), None)
+    if record is None:
+        raise Unavailable(f"{bundle.path.name} holds no record", "there is nothing to show")
     others = len(bundle.records) - 1
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
@@ -154,6 +157,12 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
         ("Group", group_key(record)),
     ]
     return tuple(Row(label, _cut(safe(text))) for label, text in rows)
+
+
+def record_rows(record: Record) -> tuple[Row, ...]:
+    """Return the rows of the card that are of one record alone, uncut."""
+    told = {"Board": _board, "Release": _release, "Time": _time, "Protocol": _protocol, "Output": _output}
+    return tuple(Row(label, safe(tell(record), 600)) for label, tell in told.items())
 
 
 def _cut(text: str, reserve: int = 0) -> str:
@@ -329,7 +338,8 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table | Listing]:
+def details(bundle: Bundle) -> Iterable[Table | Listing]:
+    """Give the parts below the card."""
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",
