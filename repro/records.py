@@ -57,6 +57,8 @@ MEMORY_CLOCKS = (("nvml", "memory_clock"),)
 """Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
+FOREIGN_LEAST_S = 0.05
+"""And above this: five counters of 10 ms ticks (/proc/stat) differ by as much when nothing runs."""
 
 
 class Sitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -401,14 +403,18 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     return records
 
 
+def _foreign_load(foreign_s: float | None, measured_s: float) -> tuple[Flag, ...]:
+    if foreign_s is None or foreign_s <= max(FOREIGN_LEAST_S, FOREIGN_SHARE * measured_s):
+        return ()
+    return (Flag("foreign_load", f"other processes used {foreign_s / measured_s:.0%} of a core"),)
+
+
 def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
     flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
-    foreign = host.change("foreign_cpu", window) if host else None
-    seconds = (window.end_ns - window.start_ns) / 1e9
-    if foreign is not None and foreign / seconds > FOREIGN_SHARE:
-        flags.append(Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core"))
+    foreign_s = host.change("foreign_cpu", window) if host else None
+    flags += _foreign_load(foreign_s, (window.end_ns - window.start_ns) / 1e9)
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
