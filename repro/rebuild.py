@@ -72,7 +72,8 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
             f"the model of {private[0].case.id} is private and not in the bundle",
             "its owner can share it: `repro case new --share model`",
         )
-    with repeat.known_here():
+    # A name that the user wrote is the user's to mend.
+    with contextlib.nullcontext() if _names_something(request) else repeat.known_here():
         names = {each.runtime.release.name for each in original.records.values()}
         where = _where(request, chief, names)
         gpu = where.device.gpu
@@ -117,6 +118,11 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
     job = msgspec.structs.replace(job, place=place)
     seconds = plan.session_s(protocol, len(wanted))
     return Rebuilt(job, experiments, where, limits, enforced, surveys, seconds)
+
+
+def _names_something(request: Request) -> bool:
+    named = (request.release, request.backend, request.python)
+    return request.device != "auto" or request.place not in places.KINDS or any(named)
 
 
 def _where(request: Request, chief: Record, names: set[str]) -> Where:

@@ -257,6 +257,45 @@ def test_a_device_that_is_not_here(
     assert call("ticket", made).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--device", "toaster"), "unknown device 'toaster'"),
+        (("--release", "nonsense"), "unknown release 'nonsense'"),
+        (("--backend", "abacus"), "unknown backend 'abacus'"),
+        (("--place", "moon"), "unknown place 'moon'"),
+        (("--python", "nowhere"), "there is no Python at nowhere"),
+    ],
+)
+def test_what_the_user_wrote_wrongly_is_no_answer(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, option: tuple[str, str], says: str
+) -> None:
+    done = replay(original(), *option, *TRUST)
+    assert done.returncode == 2, done.stderr
+    assert f"repro: {says}" in done.stderr
+    assert not (tmp_path / "replies").exists()
+
+
+def test_a_reply_tells_nothing_of_the_vendor_s_machine(
+    original: Callable[..., Path], replay: Call, tmp_path: Path
+) -> None:
+    path = original("tiny", "--builds", "2")
+    python = tmp_path / "home-of-the-vendor" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    config = tmp_path / "config" / "trt-repro"
+    config.mkdir(parents=True)
+    key = next((tmp_path / "reporter" / "config").rglob("signing_key.pub")).read_text()
+    (config / "allowed_signers").write_text(f"somebody@our-customers {key}")
+    assert replay(path, "--yes", "--python", python, env={"HOME": str(python.parent)}).returncode == 4
+    assert replay(path, "--yes").returncode in (0, 1, 3)
+    for made in (tmp_path / "replies").glob("*.zip"):
+        told = b"\0".join(forge.contents(made).values())
+        for private in ("home-of-the-vendor", "our-customers", "allowed_signers:"):
+            assert private.encode() not in told
+
+
 def test_an_alternating_session_alternates_again(call: Call, replay: Call, tmp_path: Path) -> None:
     places = ("--cases", CASES, "--output", tmp_path / "bundles", "--work", tmp_path / "w", "--device", "cpu")
     assert call("ab", "tiny", "tiny+threads=1", "--rounds", "2", *places, *QUICK).returncode in (0, 1, 3)
