@@ -345,6 +345,38 @@ def test_a_failure_with_the_same_signature(
     assert (one.outcome, one.code) == ("reproduced", "same_failure")
 
 
+@pytest.mark.parametrize(
+    ("claim", "outcome", "code"),
+    [
+        ("wrong_output record=base norm_error=1e-8", "reproduced", "as_wrong"),
+        ("wrong_output record=base norm_error=0.5", "not_reproduced", "otherwise_wrong"),
+        ("fails stage=run signature=nonsense", "not_reproduced", "other_stage"),
+        ("absolute record=base ms=1", "could_not_run", "no_time_there"),
+    ],
+)
+def test_claims_on_a_wrong_output(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, claim: str, outcome: str, code: str
+) -> None:
+    replay(original("strict", "--claim", claim, code=1), *TRUST)
+    _, reply = reply_of(tmp_path)
+    derived, claimed = reply.answers
+    assert (derived.outcome, claimed.outcome, claimed.code) == ("reproduced", outcome, code)
+    assert reply.outcome == outcome, "the weakest"
+
+
+@pytest.mark.parametrize(("percent", "code"), [("10", "arithmetic"), ("5.46", "other_arithmetic")])
+def test_a_stated_efficiency_is_calculated_again(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, percent: str, code: str
+) -> None:
+    stated = f"stated_efficiency record=base flop=1e9 peak_flops=1e12 peak_is_sparse=false percent={percent}"
+    replay(original("tiny", "--claim", f"{stated} time_ms=10", "--builds", "2"), *TRUST)
+    _, reply = reply_of(tmp_path)
+    (one,) = reply.answers
+    # Where the arithmetic holds, what is left is whether it takes 10 ms.
+    assert one.code == (code if code == "other_arithmetic" else "outside")
+    assert one.outcome == "not_reproduced"
+
+
 def test_a_failure_with_another_signature(
     original: Callable[..., Path], replay: Call, tmp_path: Path
 ) -> None:
