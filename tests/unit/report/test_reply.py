@@ -181,7 +181,10 @@ def test_the_comparison_behind_it_is_shown(tmp_path: Path) -> None:
     opened = sealed(tmp_path, said, make_record(), files={replay.COMPARISON: comparison()})
     titles = [part.title for part in reply.report(opened).details]
     assert titles[:3] == ["Answers", "Comparison", "made-up · What differs, the weightiest first"]
-    assert "Comparison" in bundle_page.render(opened)
+    page = bundle_page.render(opened)
+    assert (
+        page.index("<h2>Answers</h2>") < page.index("<h2>Comparison</h2>") < page.index("<h2>Findings</h2>")
+    )
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"across": 1}', b"\xff"])
