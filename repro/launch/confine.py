@@ -74,14 +74,27 @@ def _limit_memory(memory_bytes: int, *, gpu: bool) -> bool:
 
 
 def _leave_network(libc: ctypes.CDLL) -> bool:
-    uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWNET) == 0:
         return True
+    # Half way there is no way back, so another process tries first.
+    if (child := os.fork()) == 0:
+        os._exit(0 if _own_network(libc) else 1)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        return False
+    return _own_network(libc)
+
+
+def _own_network(libc: ctypes.CDLL) -> bool:
+    """Take a network of one's own as a user without rights; one's names go on meaning the same."""
+    uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return False
-    # One's own names go on meaning the same, so that files stay one's own.
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        Path("/proc/self", name).write_text(text)
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError:
+        return False
     return True
 
 
