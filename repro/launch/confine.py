@@ -16,16 +16,19 @@ import json
 import os
 import site
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from repro import proc
+from repro.errors import ReproError
 
 MAX_FILE_BYTES = 2 * 2**30
 """Largest file that it may write."""
 PARTS = ("memory", "network", "writes")
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
-# Of linux/landlock.h: every access that changes a file system, by the version of the interface that has it.
+# Of linux/landlock.h: every access that changes a file system, by the version of the interface that brought
+# it: writing, removing and making of every kind; renaming across folders; truncating.
 _WRITES = {1: 0b1111111110010, 2: 1 << 13, 3: 1 << 14}
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -49,10 +52,9 @@ def command(work: Path, limits: Limits) -> list[str]:
 def able() -> frozenset[str]:
     """Return which of `PARTS` this system can enforce, by trying it in a process of its own."""
     argv = [sys.executable, "-m", __name__, os.devnull, "cpu", str(2**40), "--tell"]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     try:
-        return frozenset(json.loads(done.stdout)) & set(PARTS)
-    except (ValueError, TypeError):
+        return frozenset(json.loads(proc.run(argv, timeout_s=60.0).stdout)) & set(PARTS)
+    except (ReproError, ValueError, TypeError):
         return frozenset()
 
 
@@ -108,6 +110,7 @@ def _limit_writes(libc: ctypes.CDLL, folders: list[str]) -> bool:
         return False
     for folder in folders:
         place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        # To a file, only writing and truncating apply.
         allowed = writes if os.path.isdir(folder) else writes & (1 << 1 | 1 << 14)
         if libc.syscall(_ADD, rules, _PATH_BENEATH, struct.pack("=Qi", allowed, place), 0) != 0:
             return False
