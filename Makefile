@@ -57,7 +57,7 @@ compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
 	@$(REPRO) compare $(A) $(B) $(ARGS)
 
 replay: $(VENV)/run.stamp ## Run BUNDLE of somebody else's again, and seal the reply.
-	@$(REPRO) replay $(BUNDLE) $(ARGS)
+	@$(REPRO) replay $(BUNDLE) --device $(DEVICE) --place $(PLACE) $(if $(RELEASE),--release $(RELEASE)) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -42,6 +43,8 @@ COUNT_TIMEOUT_S = 120.0
 MEMORY_BYTES = 8 * 2**30
 GPU_MEMORY_BYTES = 48 * 2**30
 """A GPU's libraries take some GiB by themselves."""
+MEMORY_SHARE = 0.75
+"""Of what the machine has, where that is less: the rest keeps it answering."""
 
 
 class AnotherExperiment(Unavailable):
@@ -72,11 +75,12 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
             f"the model of {private[0].case.id} is private and not in the bundle",
             "its owner can share it: `repro case new --share model`",
         )
-    with repeat.known_here():
+    # A name that the user wrote is the user's to mend.
+    with contextlib.nullcontext() if _names_something(request) else repeat.known_here():
         names = {each.runtime.release.name for each in original.records.values()}
         where = _where(request, chief, names)
         gpu = where.device.gpu
-        limits = confine.Limits(memory_bytes or (GPU_MEMORY_BYTES if gpu else MEMORY_BYTES), gpu)
+        limits = confine.Limits(memory_bytes or _allowed(gpu=gpu), gpu)
         where = _capped(where, limits.memory_bytes)
         wanted, surveys = [], {}
         for name, record in original.records.items():
@@ -117,6 +121,19 @@ def make(request: Request, original: bundle.Bundle, memory_bytes: int | None, sa
     job = msgspec.structs.replace(job, place=place)
     seconds = plan.session_s(protocol, len(wanted))
     return Rebuilt(job, experiments, where, limits, enforced, surveys, seconds)
+
+
+def _allowed(*, gpu: bool) -> int:
+    """Return the memory that a process of a replay may have unless the user says otherwise."""
+    most = GPU_MEMORY_BYTES if gpu else MEMORY_BYTES
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows tells neither.
+        most = min(most, int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return most
+
+
+def _names_something(request: Request) -> bool:
+    named = (request.release, request.backend, request.python)
+    return request.device != "auto" or request.place not in places.KINDS or any(named)
 
 
 def _where(request: Request, chief: Record, names: set[str]) -> Where:

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from repro import answer, bundle, compare, gather, observed, plan, rebuild, run, sides
-from repro.bundle import leaks
+from repro.bundle import leaks, privacy
 from repro.environments import Say
 from repro.errors import ExitCode, Interrupted, Refused, ReproError, Unavailable, Unknown, UsageError
 from repro.gather import Prepared
@@ -156,6 +156,8 @@ def _sealable(prepared: Prepared, original: bundle.Bundle, reply: Reply) -> Prep
 def _comparison(there: Source, here: tuple[Observed, ...]) -> dict[str, bytes]:
     """Return the comparison as a file: original against replay, or the replay's arms; none where none is."""
     replay = Source("the replay", "", here, "", None, None)
+    # Who the signer is to this reader is nobody else's business.
+    there = there._replace(signer="")
     alternating = all(each.arm for each in sides.subjects(replay))
     try:
         found = compare.compare([replay] if alternating else [there, replay])
@@ -191,7 +193,8 @@ def _decline(
         ticket=None,
         allowed_findings=request.allowed_findings,
     )
-    reason = re.sub(r"\s+", " ", error.what)
+    # It can quote what this machine is called and where things lie here.
+    reason = privacy.Redactor(privacy.private_values()).text(re.sub(r"\s+", " ", error.what))
     reply = answer.without_running(told.claims, told.references, outcome, reason)
     stem = f"{outcome}_{now:%Y%m%dT%H%M%SZ}"
     prepared = _sealable(Prepared(folder, stem, {}, predicate, (), 0, ()), original, reply)

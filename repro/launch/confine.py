@@ -16,17 +16,20 @@ import json
 import os
 import site
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from repro import proc
+from repro.errors import ReproError
 
 MAX_FILE_BYTES = 2 * 2**30
 """Largest file that it may write."""
 PARTS = ("memory", "network", "writes")
 _CLONE_NEWNET, _CLONE_NEWUSER, _CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-# Of linux/landlock.h: every access that changes a file system, by the version of the interface that has it.
+# Of linux/landlock.h: every access that changes a file system, by the version of the interface that brought
+# it: writing, removing and making of every kind; renaming across folders; truncating.
 _WRITES = {1: 0b1111111110010, 2: 1 << 13, 3: 1 << 14}
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -53,10 +56,9 @@ def command(work: Path, limits: Limits) -> list[str]:
 def able(*, gpu: bool) -> frozenset[str]:
     """Return which of `PARTS` this system can enforce, by trying it in a process of its own."""
     argv = [*command(Path(os.devnull), Limits(2**40, gpu)), "--tell"]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     try:
-        return frozenset(json.loads(done.stdout)) & set(PARTS)
-    except (ValueError, TypeError):
+        return frozenset(json.loads(proc.run(argv, timeout_s=60.0).stdout)) & set(PARTS)
+    except (ReproError, ValueError, TypeError):
         return frozenset()
 
 
@@ -78,14 +80,27 @@ def _limit_memory(memory_bytes: int, *, gpu: bool) -> bool:
 
 
 def _leave_network(libc: ctypes.CDLL) -> bool:
-    uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWNET) == 0:
         return True
+    # Half way there is no way back, so another process tries first.
+    if (child := os.fork()) == 0:
+        os._exit(0 if _own_network(libc) else 1)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        return False
+    return _own_network(libc)
+
+
+def _own_network(libc: ctypes.CDLL) -> bool:
+    """Take a network of one's own as a user without rights; one's names go on meaning the same."""
+    uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return False
-    # One's own names go on meaning the same, so that files stay one's own.
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        Path("/proc/self", name).write_text(text)
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError:
+        return False
     return True
 
 
@@ -112,6 +127,7 @@ def _limit_writes(libc: ctypes.CDLL, folders: list[str]) -> bool:
         return False
     for folder in folders:
         place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        # To a file, only writing and truncating apply.
         allowed = writes if os.path.isdir(folder) else writes & (1 << 1 | 1 << 14)
         if libc.syscall(_ADD, rules, _PATH_BENEATH, struct.pack("=Qi", allowed, place), 0) != 0:
             return False

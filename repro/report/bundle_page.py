@@ -7,6 +7,9 @@ from repro.bundle import Bundle
 from repro.report import figures, html, reply
 from repro.report.text import safe
 
+OPEN = ("Answers", "Comparison")
+"""Parts of a reply that come before its findings."""
+
 
 def render(bundle: Bundle) -> str:
     """Return the page."""
@@ -31,7 +34,9 @@ def render(bundle: Bundle) -> str:
         figures=list(figures.figures(tuple(given.attained.values()), given.networks, given.records))
         if given
         else [],
-        details=[part for part in report.details if part.rows],
+        # Of a reply, its answers and the comparison stand open; cells hold the whole of what the card cuts.
+        opening=[part for part in report.details if part.title in OPEN],
+        details=[part for part in report.details if part.rows and part.title not in OPEN],
         bundle_id=bundle.id,
     )
 

@@ -51,8 +51,9 @@ def test_compare_names_its_bundles() -> None:
 
 
 def test_replay_names_its_bundle() -> None:
-    done = make("-n", "replay", "BUNDLE=one.zip", "ARGS=--yes")
-    assert "/repro replay one.zip --yes\n" in done.stdout
+    done = make("-n", "replay", "BUNDLE=one.zip", "RELEASE=ort-1.30.0", "ARGS=--yes")
+    told = "/repro replay one.zip --device auto --place auto --release ort-1.30.0 --yes\n"
+    assert told in done.stdout
 
 
 def test_without_venv_one_line_names_the_apt_command(tmp_path: Path) -> None:

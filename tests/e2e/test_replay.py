@@ -257,6 +257,45 @@ def test_a_device_that_is_not_here(
     assert call("ticket", made).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--device", "toaster"), "unknown device 'toaster'"),
+        (("--release", "nonsense"), "unknown release 'nonsense'"),
+        (("--backend", "abacus"), "unknown backend 'abacus'"),
+        (("--place", "moon"), "unknown place 'moon'"),
+        (("--python", "nowhere"), "there is no Python at nowhere"),
+    ],
+)
+def test_what_the_user_wrote_wrongly_is_no_answer(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, option: tuple[str, str], says: str
+) -> None:
+    done = replay(original(), *option, *TRUST)
+    assert done.returncode == 2, done.stderr
+    assert f"repro: {says}" in done.stderr
+    assert not (tmp_path / "replies").exists()
+
+
+def test_a_reply_tells_nothing_of_the_vendor_s_machine(
+    original: Callable[..., Path], replay: Call, tmp_path: Path
+) -> None:
+    path = original("tiny", "--builds", "2")
+    python = tmp_path / "home-of-the-vendor" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    config = tmp_path / "config" / "trt-repro"
+    config.mkdir(parents=True)
+    key = next((tmp_path / "reporter" / "config").rglob("signing_key.pub")).read_text()
+    (config / "allowed_signers").write_text(f"somebody@our-customers {key}")
+    assert replay(path, "--yes", "--python", python, env={"HOME": str(python.parent)}).returncode == 4
+    assert replay(path, "--yes").returncode in (0, 1, 3)
+    for made in (tmp_path / "replies").glob("*.zip"):
+        told = b"\0".join(forge.contents(made).values())
+        for private in ("home-of-the-vendor", "our-customers", "allowed_signers:"):
+            assert private.encode() not in told
+
+
 def test_an_alternating_session_alternates_again(call: Call, replay: Call, tmp_path: Path) -> None:
     places = ("--cases", CASES, "--output", tmp_path / "bundles", "--work", tmp_path / "w", "--device", "cpu")
     assert call("ab", "tiny", "tiny+threads=1", "--rounds", "2", *places, *QUICK).returncode in (0, 1, 3)
@@ -304,6 +343,38 @@ def test_a_failure_with_the_same_signature(
     (one,) = reply.answers
     assert isinstance(one.claim, Fails)
     assert (one.outcome, one.code) == ("reproduced", "same_failure")
+
+
+@pytest.mark.parametrize(
+    ("claim", "outcome", "code"),
+    [
+        ("wrong_output record=base norm_error=1e-8", "reproduced", "as_wrong"),
+        ("wrong_output record=base norm_error=0.5", "not_reproduced", "otherwise_wrong"),
+        ("fails stage=run signature=nonsense", "not_reproduced", "other_stage"),
+        ("absolute record=base ms=1", "could_not_run", "no_time_there"),
+    ],
+)
+def test_claims_on_a_wrong_output(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, claim: str, outcome: str, code: str
+) -> None:
+    replay(original("strict", "--claim", claim, code=1), *TRUST)
+    _, reply = reply_of(tmp_path)
+    derived, claimed = reply.answers
+    assert (derived.outcome, claimed.outcome, claimed.code) == ("reproduced", outcome, code)
+    assert reply.outcome == outcome, "the weakest"
+
+
+@pytest.mark.parametrize(("percent", "code"), [("10", "arithmetic"), ("5.46", "other_arithmetic")])
+def test_a_stated_efficiency_is_calculated_again(
+    original: Callable[..., Path], replay: Call, tmp_path: Path, percent: str, code: str
+) -> None:
+    stated = f"stated_efficiency record=base flop=1e9 peak_flops=1e12 peak_is_sparse=false percent={percent}"
+    replay(original("tiny", "--claim", f"{stated} time_ms=10", "--builds", "2"), *TRUST)
+    _, reply = reply_of(tmp_path)
+    (one,) = reply.answers
+    # Where the arithmetic holds, what is left is whether it takes 10 ms.
+    assert one.code == (code if code == "other_arithmetic" else "outside")
+    assert one.outcome == "not_reproduced"
 
 
 def test_a_failure_with_another_signature(

@@ -202,7 +202,7 @@ def test_a_missing_file_of_the_models(tmp_path: Path) -> None:
 
 def test_a_map_beyond_the_memory_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"the input of .* has 23\.8 GiB, and the replay may use 8 GiB"):
-        make(sealed(tmp_path, experiment("huge")))
+        make(sealed(tmp_path, experiment("huge")), memory_bytes=2**33)
 
 
 def test_an_experiment_twice(tmp_path: Path) -> None:
@@ -223,6 +223,14 @@ def test_what_the_user_names_goes_before_the_bundle(tmp_path: Path) -> None:
         make(opened, release="ort-1.29.0")
     with pytest.raises(Unavailable):
         make(opened, device="orin")
+
+
+def test_a_small_machine_keeps_a_part_of_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    assert make(sealed(tmp_path)).limits.memory_bytes == 3 * 2**30
+    pages["SC_PHYS_PAGES"] = 2**30
+    assert make(sealed(tmp_path)).limits.memory_bytes == rebuild.MEMORY_BYTES
 
 
 def test_nothing_is_counted_beyond_the_memory(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,9 +23,11 @@ def needs(part: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(part not in ABLE, reason=f"this system can't enforce: {part}")
 
 
-def run(work: Path, script: str, memory_bytes: int = 2**30, *, gpu: bool = False) -> tuple[int, str]:
-    """Run Python confined; return its status and all that it says."""
-    argv = confine.command(work, confine.Limits(memory_bytes, gpu=gpu))
+def run(
+    work: Path, script: str, memory_bytes: int = 2**30, *, gpu: bool = False, first: tuple[str, ...] = ()
+) -> tuple[int, str]:
+    """Run Python confined, by the command `first` where there is one; return its status and what it says."""
+    argv = [*first, *confine.command(work, confine.Limits(memory_bytes, gpu=gpu))]
     done = subprocess.run(
         [*argv, sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
@@ -102,6 +106,14 @@ def test_it_reaches_no_network_not_even_this_machine(tmp_path: Path) -> None:
         status, said = run(tmp_path, script)
     assert status != 0
     assert "OSError" in said or "unreachable" in said or "Error" in said
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="not here: setpriv")
+@pytest.mark.needs("root", "user-namespaces")
+def test_a_user_without_rights_leaves_the_network_too(tmp_path: Path) -> None:
+    first = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all")
+    script = "import os, socket; print(os.getuid(), [name for _, name in socket.if_nameindex()])"
+    assert run(tmp_path, script, first=first) == (0, f"{os.getuid()} ['lo']\n")
 
 
 @needs("memory")

@@ -181,7 +181,10 @@ def test_the_comparison_behind_it_is_shown(tmp_path: Path) -> None:
     opened = sealed(tmp_path, said, make_record(), files={replay.COMPARISON: comparison()})
     titles = [part.title for part in reply.report(opened).details]
     assert titles[:3] == ["Answers", "Comparison", "made-up · What differs, the weightiest first"]
-    assert "Comparison" in bundle_page.render(opened)
+    page = bundle_page.render(opened)
+    parts = ("<h2>The answer", "<caption>Answers", "<caption>Comparison", "<h2>Findings")
+    at = [page.index(part) for part in parts]
+    assert at == sorted(at)
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"across": 1}', b"\xff"])
