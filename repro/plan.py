@@ -154,7 +154,8 @@ def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
         raise UsageError("--rounds is for alternating comparisons", "use --builds")
     environment = choose_environment(target, request.release, request.python, say)
     wanted = [Wanted("subject", cases.resolve(case, variant), environment) for variant in variants]
-    if target.device.gpu if request.calibrate is None else request.calibrate:
+    calibrate = target.device.gpu and not devices.build_only(target.device, target.name)
+    if calibrate if request.calibrate is None else request.calibrate:
         wanted += [
             Wanted("calibration", cases.resolve(cases.load(name), None), environment) for name in CALIBRATION
         ]
@@ -224,7 +225,7 @@ def estimate_s(request: Request) -> float:
 
 def choose_target(request: Request, device_name: str, backend_name: str | None) -> Target:
     """Choose device and backend; raise where that can't be had here."""
-    device = devices.choose(device_name)
+    device = devices.choose(device_name, backend_name)
     if backend_name is None and (request.python or any(side.python for side in request.arms or ())):
         # The kit's own environment need not have the runtime that the other one has.
         backend_name = next((name for name in device.backends if name in environments.IN_PYTHON), None)
@@ -264,7 +265,7 @@ def compose(
     say: Say = _quiet,
 ) -> tuple[Job, Experiments]:
     """Put together a job of experiments that were chosen."""
-    if request.keep_log and not target.backend.BUILD_OUTLIVES_PROCESS:
+    if request.keep_log and target.name != trtexec.NAME:
         raise UsageError(f"--keep-log keeps trtexec's log, and {target.name} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
@@ -337,6 +338,13 @@ def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> S
         refused = f"the case has no model in {file_precision}"
     release, interpreter = wanted.environment.release.name, wanted.environment.interpreter
     commands: tuple[Command, ...] = ()
+    if refused is None and planned.planned["precision"] == "int8" and "typing" in planned.planned:
+        refused = _without_quantisation(experiment)
+    if hasattr(backend, "typings"):
+        seen = wanted.environment.release
+        planned, file_precision = lowering.typed(
+            planned, backend.typings(seen.version), seen.name, tuple(experiment.onnx)
+        )
     if refused is None and backend.NAME == trtexec.NAME:
         lowered = for_trtexec(experiment, device, release, protocol)
         if isinstance(lowered, lowering.Unsupported):
@@ -374,8 +382,8 @@ def for_trtexec(
     """Return the commands of an experiment on a release of trtexec, or why it can't run it."""
     on_device = experiment.case.on.get(device.name, {})
     planned = lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
-    if planned["precision"] == "int8" and not models.may_be_quantised(experiment.model):
-        return lowering.Unsupported(release, "int8 comes from Q/DQ nodes, and this model has none")
+    if planned["precision"] == "int8" and (reason := _without_quantisation(experiment)):
+        return lowering.Unsupported(release, reason)
     return lowering.lower(
         planned,
         release,
@@ -384,6 +392,13 @@ def for_trtexec(
         seconds=protocol.seconds,
         iterations=protocol.iterations,
     )
+
+
+def _without_quantisation(experiment: cases.Experiment) -> str | None:
+    """Return why TensorRT makes no INT8 of a model, `None` where it does."""
+    if models.may_be_quantised(experiment.model):
+        return None
+    return "int8 comes from Q/DQ nodes, and this model has none"
 
 
 def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:

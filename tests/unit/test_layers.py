@@ -22,6 +22,7 @@ compare verdict estimate sides comparable power alignment observed
 run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 devices environments releases
+backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
