@@ -188,7 +188,7 @@ def run(**options: Any) -> None:
     if options["variants"] and repeated:
         raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
     if options["device"] == "auto" and not repeated:
-        options["device"] = _best(devices)
+        options["device"] = _best(devices, options["backend"])
     _run(options)
 
 
@@ -214,13 +214,17 @@ def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, *
 
     options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
     if options["device"] == "auto":
-        options["device"] = _best(devices)
+        options["device"] = _best(devices, options["backend"])
     _run(options)
 
 
-def _best(devices: ModuleType) -> str:
-    name: str = devices.choose("auto").name
-    _say(f"measuring on {name}, the best that can be measured on here (`repro devices`)")
+def _best(devices: ModuleType, backend: str | None) -> str:
+    device = devices.choose("auto", backend)
+    if backend and (why := devices.build_only(device, backend)):
+        _say(f"building for {device.name}, and not running: {why}")
+    else:
+        _say(f"measuring on {device.name}, the best that can be measured on here (`repro devices`)")
+    name: str = device.name
     return name
 
 

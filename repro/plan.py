@@ -151,7 +151,8 @@ def make(request: Request, say: Say = _quiet) -> Planned:
     where = choose_place(request, {request.release}, say)
     environment = places.environment(where, request.release, request.python, say)
     wanted = [Wanted("subject", cases.resolve(case, variant), environment) for variant in variants]
-    if where.device.gpu if request.calibrate is None else request.calibrate:
+    calibrate = where.device.gpu and not devices.build_only(where.device, where.backend)
+    if calibrate if request.calibrate is None else request.calibrate:
         wanted += [
             Wanted("calibration", cases.resolve(cases.load(name), None), environment) for name in CALIBRATION
         ]
@@ -245,7 +246,7 @@ def choose_place(
     if request.python or any(side.python for side in request.arms or ()):
         on_host = "an interpreter that is named is the host's"
         # The kit's own environment need not have the runtime that the other one has.
-        names = devices.choose(device).backends
+        names = devices.choose(device, backend).backends
         backend = backend or next((name for name in names if name in environments.IN_PYTHON), None)
     elif len(releases) > 1:
         on_host = "a container holds one release, and these are two"
@@ -287,7 +288,7 @@ def compose(
     count: Count = work.count,
 ) -> Planned:
     """Put together a job of experiments that were chosen; `count` tells the work of a model."""
-    if request.keep_log and not where.runtime.BUILD_OUTLIVES_PROCESS:
+    if request.keep_log and where.backend != trtexec.NAME:
         raise UsageError(f"--keep-log keeps trtexec's log, and {where.backend} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
@@ -362,6 +363,13 @@ def _subject(
         refused = f"the case has no model in {file_precision}"
     release, interpreter = wanted.environment.release.name, wanted.environment.interpreter
     commands: tuple[Command, ...] = ()
+    if refused is None and planned.planned["precision"] == "int8" and "typing" in planned.planned:
+        refused = _without_quantisation(experiment)
+    if hasattr(backend, "typings"):
+        seen = wanted.environment.release
+        planned, file_precision = lowering.typed(
+            planned, backend.typings(seen.version), seen.name, tuple(experiment.onnx)
+        )
     if refused is None and backend.NAME == trtexec.NAME:
         lowered = for_trtexec(experiment, device, release, protocol)
         if isinstance(lowered, lowering.Unsupported):
@@ -400,8 +408,8 @@ def for_trtexec(
     """Return the commands of an experiment on a release of trtexec, or why it can't run it."""
     on_device = experiment.case.on.get(device.name, {})
     planned = lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
-    if planned["precision"] == "int8" and not models.may_be_quantised(experiment.model):
-        return lowering.Unsupported(release, "int8 comes from Q/DQ nodes, and this model has none")
+    if planned["precision"] == "int8" and (reason := _without_quantisation(experiment)):
+        return lowering.Unsupported(release, reason)
     return lowering.lower(
         planned,
         release,
@@ -410,6 +418,13 @@ def for_trtexec(
         seconds=protocol.seconds,
         iterations=protocol.iterations,
     )
+
+
+def _without_quantisation(experiment: cases.Experiment) -> str | None:
+    """Return why TensorRT makes no INT8 of a model, `None` where it does."""
+    if models.may_be_quantised(experiment.model):
+        return None
+    return "int8 comes from Q/DQ nodes, and this model has none"
 
 
 def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, boards, measure, models, telemetry, work
+from repro import backends, boards, devices, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
@@ -82,13 +82,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     virtualised: str | None
     gpu: Gpu | None
     """The device under test, where it is one."""
+    no_gpu: str | None = None
+    """Why there is none, where the backend builds without one and nothing can be run."""
 
     @classmethod
     def begin(cls, job: Job) -> Sitting:
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
-        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
+        no_gpu = devices.build_only(DEVICES[job.device], job.backend)
+        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin and not no_gpu else None
         release = _own_release(job, gpu=DEVICES[job.device].gpu)
         driver = cuda.driver_version() if gpu else None
         if release:
@@ -108,6 +111,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             limits=limits(),
             virtualised=virtualisation(),
             gpu=gpu,
+            no_gpu=no_gpu,
         )
 
     def write(self, out: Path) -> None:
@@ -210,6 +214,8 @@ def _record(
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
     reason = subject.refused or (None if runs else "it ended before anything was measured")
+    if status == "failed" and not error and builds and sitting.no_gpu:
+        status, reason = "built", f"not run, because {sitting.no_gpu}"
     if error:
         # Some libraries explain themselves over many lines; the stage's error keeps them all.
         reason = error.message.strip().partition("\n")[0]
@@ -259,7 +265,7 @@ def _record(
             planned=job.protocol,
             seed=job.seed,
             order=tuple(entry.turn for entry in all_taken),
-            builds_done=len({run.build for run in runs}),
+            builds_done=len(builds) if status == "built" else len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
             l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
             timer=backend.TIMER
@@ -539,6 +545,7 @@ WHY_MISSING = {
     "builds.timing_cache": "this backend has no timing cache",
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",
+    "builds.jit_seconds": "the builder compiled the kernels, or the engine was not loaded",
     "builds.check.error": "the sampled output is not finite",
     "runs.mean_power_w": NO_GPU,
     "runs.sm_clock_mhz": NO_GPU,

@@ -564,6 +564,8 @@ class Build(Carried, frozen=True):
     timing_cache: str | None = None
     layers: str | None = None
     check: OutputCheck | None = None
+    jit_seconds: float | None = None
+    """To load it onto the GPU, where that compiles its kernels: apart from `seconds` and from any run."""
 
 
 class Column(Carried, frozen=True):

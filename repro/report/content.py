@@ -233,6 +233,8 @@ def _time(record: Record) -> str:
 
 def _protocol(record: Record) -> str:
     plan = record.protocol.planned
+    if record.status == "built":
+        return f"{plan.name}: {record.protocol.builds_done} of {plan.builds} builds, none of them run"
     return (
         f"{plan.name}: {record.protocol.builds_done} of {plan.builds} builds × {plan.runs} run"
         f"{'s' if plan.runs > 1 else ''}, ≥ {plan.seconds:g} s and ≥ {plan.iterations} iterations each"

@@ -26,6 +26,7 @@ run rebuild repeat doctor imported gather plan spec places
 launch.docker launch.host launch.confine launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 images supplies containers devices environments releases
+backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.survey bundle.model bundle.archive
