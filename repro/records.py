@@ -74,6 +74,8 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     virtualised: str | None
     gpu: Gpu | None
     """The device under test, where it is one."""
+    probes: tuple[str, ...] = ("host",)
+    """What reads the machine's state."""
 
     @classmethod
     def begin(cls, job: Job) -> Sitting:
@@ -96,6 +98,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             limits=limits(),
             virtualised=virtualisation(),
             gpu=gpu,
+            probes=telemetry.probes(gpu.uuid if gpu else None),
         )
 
     def write(self, out: Path) -> None:
@@ -294,13 +297,7 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     sitting = Sitting.read(out)
     if sitting is None:
         raise ReproError(f"nothing was measured ({reason})", f"{out} holds no session")
-    recording = telemetry.collect(
-        out / "sampler",
-        telemetry.probes(sitting.gpu.uuid if sitting.gpu else None),
-        None,
-        sitting.origin_ns,
-        clean=False,
-    )
+    recording = telemetry.collect(out / "sampler", sitting.probes, None, sitting.origin_ns, clean=False)
     taken: list[Taken] = []
     for folder in sorted((out / "turns").glob("*"), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -416,7 +413,7 @@ WHY_MISSING = {
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",
     "telemetry.sampler": "nothing was sampled",
-    "telemetry.sampler.pinned_to": "the sampler is not pinned",
+    "telemetry.sampler.pinned_to": "too few cores, a system that can't, or it ended early",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",
     "telemetry.sampler.cpu_share": "the sampler ended early",
 }

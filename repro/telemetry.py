@@ -5,6 +5,8 @@ probe, so a probe that hangs or fails loses only its own channels. It writes eac
 row of a file, and holds no history; a killed sampler leaves what it had read. Rows are on the clock of
 `measure.now_ns`, like the phases of the runs.
 
+The sampler keeps to a core of its own, and the worker off it, where there are enough of them.
+
 Files of a probe while recording: `<probe>.json` (`Opening`), `<probe>.rows` (int64 time, then one
 float64 per open channel, NaN where a reading was missed), `<probe>.end.json` (`Closing`).
 In the bundle: `telemetry/<probe>.bin`, the same columns one after another, little-endian.
@@ -26,8 +28,10 @@ from typing import TypeVar
 
 import msgspec
 
-from repro.probes import Absent, Probe, Reading
+from repro.probes import Absent, ChannelSpec, Probe, Reading, jetson
 from repro.probes.host import Host
+from repro.probes.jetson import Jetson
+from repro.probes.jetson_power import JetsonPower
 from repro.probes.nvml import Nvml
 from repro.proc import Child, hold_lifeline
 from repro.schema import (
@@ -49,21 +53,36 @@ KEPT_ROWS = 20_000
 END_GRACE_S = 2.0
 CLOCK_STEP_NS = 1_000_000_000
 """A wall clock that moved this far against the steady one was set; slewing stays far below it."""
-PROBES: dict[str, Callable[[int, str | None], Probe]] = {"host": lambda pid, _gpu: Host(pid), "nvml": Nvml}
+OTHER_REASONS = 8
+"""So many different reasons are counted for a channel; a garbled file could have a new one each time."""
+PROBES: dict[str, Callable[[int, str | None], Probe]] = {
+    "host": lambda pid, _gpu: Host(pid),
+    "nvml": Nvml,
+    "jetson": lambda _pid, _gpu: Jetson(jetson.root()),
+    "jetson_power": lambda _pid, _gpu: JetsonPower(jetson.root()),
+}
 """By name: what reads, given the process to watch and the UUID of the GPU under test."""
 
 
-def probes(gpu: str | None) -> tuple[str, ...]:
-    """Return the probes of a session; without a GPU under test nobody asks its driver."""
-    return tuple(name for name in PROBES if name != "nvml" or gpu)
+def probes(gpu: str | None, board: Path | None = None) -> tuple[str, ...]:
+    """Return the probes of a session on the machine whose paths are below `board`.
+
+    Without a GPU under test nobody asks its driver, and a Jetson's only on a Jetson. Which of several
+    tells a clock is decided by what was read, never by a driver that could be opened.
+    """
+    on_jetson = jetson.present(board or jetson.root())
+    asked = {"host": True, "nvml": gpu is not None}
+    return tuple(name for name in PROBES if asked.get(name, on_jetson))
 
 
 # --- the sampler's process ----------------------------------------------------------------------
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """A probe's first words: which channels are read, and the facts and counters before."""
+    """A probe's first words: what it has here, which of it is read, and facts and counters before."""
 
+    channels: tuple[ChannelSpec, ...]
+    rate_hz: float
     open: tuple[str, ...]
     absent: dict[str, Absent]
     facts: tuple[Fact, ...]
@@ -71,17 +90,19 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Closing(msgspec.Struct, frozen=True):
-    """A probe's last words: facts and counters after."""
+    """A probe's last words: facts and counters after, and why readings were missed, by channel."""
 
     facts: tuple[Fact, ...]
     counters: dict[str, tuple[str, int]]
     error: str | None
+    missed: dict[str, dict[str, int]] = {}
 
 
 class SamplerCost(msgspec.Struct, frozen=True):
     """What the sampler used."""
 
     cpu_seconds: float
+    pinned_to: tuple[int, ...] | None = None
 
 
 def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
@@ -96,9 +117,11 @@ def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
             error = f"{type(failure).__name__}: {failure}"
             return otherwise
 
+    # Some probes know their channels and rate once they have read; so they are asked for afterwards.
+    read: Mapping[str, Reading] | None = attempt(probe.read, None)
     declared = [spec.name for spec in probe.channels]
     # What was only missed the first time may come later: it stays open, as do all if all was missed.
-    first: Mapping[str, Reading] = attempt(probe.read, dict.fromkeys(declared, math.nan))
+    first = dict.fromkeys(declared, math.nan) if read is None else read
     missing = {
         name: value for name, value in first.items() if isinstance(value, Absent) and value.state != "missed"
     }
@@ -109,22 +132,39 @@ def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
         counters: Mapping[str, tuple[str, int]] = attempt(probe.counters, {})
         return tuple(facts), dict(counters)
 
-    opening = Opening(names, missing, *told())
+    opening = Opening(tuple(probe.channels), probe.rate_hz, names, missing, *told())
     _write(folder / f"{probe.name}.json", msgspec.json.encode(opening))
     row = struct.Struct(f"<q{len(names)}d")
     period_ns = round(1e9 / probe.rate_hz)
+    reasons: dict[str, dict[str, int]] = {}
     with (folder / f"{probe.name}.rows").open("wb", buffering=0) as file:
         due = time.perf_counter_ns()
         while not stop.is_set():
-            now = time.perf_counter_ns()
+            if not names:
+                # A driver that opens and then tells nothing isn't asked again and again.
+                stop.wait()
+                break
             readings: Mapping[str, Reading] = attempt(probe.read, {})
-            values = (readings.get(name, math.nan) for name in names)
+            values = [readings.get(name, math.nan) for name in names]
+            for name, value in zip(names, values, strict=True):
+                if isinstance(value, Absent):
+                    _count(reasons.setdefault(name, {}), value)
+            # Stamped once it is there: a probe may have waited for its reading.
+            now = time.perf_counter_ns()
             file.write(row.pack(now, *(math.nan if isinstance(v, Absent) else v for v in values)))
             # Late readings are not made up for: a burst would disturb more than the gap that it hides.
             due = max(due + period_ns, time.perf_counter_ns())
             stop.wait((due - time.perf_counter_ns()) / 1e9)
-    closing = Closing(*told(), error)
+    closing = Closing(*told(), error, reasons)
     _write(folder / f"{probe.name}.end.json", msgspec.json.encode(closing))
+
+
+def _count(reasons: dict[str, int], absent: Absent) -> None:
+    # What could be read before and isn't supported now has gone away.
+    reason = "it went away" if absent.state == "unsupported" else absent.reason
+    if reason not in reasons and len(reasons) >= OTHER_REASONS:
+        reason = "another reason"
+    reasons[reason] = reasons.get(reason, 0) + 1
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -133,7 +173,7 @@ def _write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def sample(folder: Path, watched: Iterable[Probe]) -> None:
+def sample(folder: Path, watched: Iterable[Probe], pinned_to: tuple[int, ...] | None = None) -> None:
     """Record the probes `watched` into `folder` until the parent lets go."""
     stop = hold_lifeline()
     threads = [
@@ -146,7 +186,7 @@ def sample(folder: Path, watched: Iterable[Probe]) -> None:
     deadline = time.monotonic() + END_GRACE_S / 2
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    _write(folder / "sampler.json", msgspec.json.encode(SamplerCost(time.process_time())))
+    _write(folder / "sampler.json", msgspec.json.encode(SamplerCost(time.process_time(), pinned_to)))
     os._exit(0)  # A hung probe's thread must not hold the process.
 
 
@@ -154,26 +194,48 @@ def sample(folder: Path, watched: Iterable[Probe]) -> None:
 
 
 class Sampler:
-    """The sampler's process, watching `pid` and its children; leaving the context ends it."""
+    """The sampler's process, watching `pid` and its children; leaving the context ends it.
+
+    With `threads`, which the calling thread and what it starts keep busy, it gets a core of its own if
+    that many are left without it; they are kept off that core until the context is left.
+    """
 
     def __init__(
-        self, folder: Path, pid: int, gpu: str | None = None, watched: Sequence[str] | None = None
+        self,
+        folder: Path,
+        pid: int,
+        gpu: str | None = None,
+        watched: Sequence[str] | None = None,
+        threads: int | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._names = probes(gpu) if watched is None else tuple(watched)
         self._begin_ns = time.perf_counter_ns()
+        self._cores: set[int] = set()
+        core = None
+        if threads is not None and hasattr(os, "sched_setaffinity"):
+            cores = os.sched_getaffinity(0)
+            if len(cores) > threads:
+                self._cores, core = cores, max(cores)
         with (folder / "sampler.log").open("wb") as log:
             self._child = Child(
-                [sys.executable, "-m", "repro.telemetry", str(folder), str(pid), gpu or "", *self._names],
+                [
+                    *(sys.executable, "-m", "repro.telemetry", str(folder), str(pid), gpu or ""),
+                    *("" if core is None else str(core), *self._names),
+                ],
                 stderr=log,
             )
+        if core is not None:
+            os.sched_setaffinity(0, self._cores - {core})
 
     def __enter__(self) -> Sampler:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._child.end(END_GRACE_S)
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
 
     def end(self, origin_ns: int, wall_ns: int | None = None) -> Recording:
         """End the sampler and return what it recorded, with times relative to `origin_ns`.
@@ -247,17 +309,20 @@ def collect(
     changes: list[StateChange] = []
     recorded: dict[str, Recorded] = {}
     for name in names:
-        probe = PROBES[name](os.getpid(), None)
         opening = _decode(folder / f"{name}.json", Opening)
         closing = _decode(folder / f"{name}.end.json", Closing)
-        read = opening.open if opening else ()
+        if opening:
+            read, specs, rate_hz = opening.open, opening.channels, opening.rate_hz
+        else:
+            silent = PROBES[name](os.getpid(), None)
+            read, specs, rate_hz = (), tuple(silent.channels), silent.rate_hz
         rows = _rows(folder / f"{name}.rows", len(read))
         columns = tuple(zip(*rows, strict=True)) if rows else ((),) * (1 + len(read))
         due = span or (int(columns[0][0]), int(columns[0][-1])) if rows else span or (0, 0)
         times = tuple(t - origin_ns for t in columns[0])
         if rows:
             recorded[name] = Recorded(read, (times, *columns[1:]))
-        for spec in probe.channels:
+        for spec in specs:
             state: ChannelState = "value"
             reason, coverage, column = None, None, None
             if opening is None:
@@ -269,12 +334,15 @@ def collect(
             else:
                 column = 1 + read.index(spec.name)
                 coverage = _coverage(
-                    times, columns[column], probe.rate_hz, (due[0] - origin_ns, due[1] - origin_ns)
+                    times, columns[column], rate_hz, (due[0] - origin_ns, due[1] - origin_ns)
                 )
+                why = _told(closing.missed.get(spec.name, {})) if closing else None
                 if not coverage.n:
-                    state, reason = "missed", "no reading succeeded"
+                    state, reason = "missed", "no reading succeeded" + (f": {why}" if why else "")
                 elif not clean:
                     reason = "the sampler ended early"
+                else:
+                    reason = why if closing else "the probe stopped answering"
             channels.append(
                 Channel(
                     probe=name,
@@ -283,7 +351,7 @@ def collect(
                     state=state,
                     reason=reason,
                     private=spec.private,
-                    rate_hz=probe.rate_hz,
+                    rate_hz=rate_hz,
                     coverage=coverage,
                     file=f"telemetry/{name}.bin" if coverage and name in recorded else None,
                     column=column if coverage and name in recorded else None,
@@ -306,11 +374,17 @@ def collect(
     sampler = SamplerSeen(
         cpu_seconds=cost.cpu_seconds if cost else None,
         cpu_share=cost.cpu_seconds / ((span[1] - span[0]) / 1e9) if cost and span else None,
-        pinned_to=None,
+        pinned_to=cost.pinned_to if cost else None,
         ended="ok" if clean else "early",
     )
     telemetry = Telemetry(tuple(channels), tuple(facts), tuple(counters), tuple(changes), sampler)
     return Recording(telemetry, recorded)
+
+
+def _told(reasons: Mapping[str, int]) -> str | None:
+    """Say why readings were missed, the most frequent reason first."""
+    told = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} ({n}×)" for reason, n in told) or None
 
 
 def _with_clock_step(recording: Recording, step_ns: int) -> Recording:
@@ -360,5 +434,16 @@ def fact_value(facts: Iterable[Fact], name: str) -> Scalar | None:
     return next((fact.value for fact in facts if fact.name == name), None)
 
 
+def main(folder: str, pid: str, gpu: str, core: str, *names: str) -> None:
+    """Sample the named probes, from the core `core` where one is named."""
+    pinned_to = None
+    if core:
+        # A core may have gone meanwhile; then the sampler runs where it may.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {int(core)})
+            pinned_to = (int(core),)
+    sample(Path(folder), [PROBES[name](int(pid), gpu or None) for name in names], pinned_to)
+
+
 if __name__ == "__main__":
-    sample(Path(sys.argv[1]), [PROBES[name](int(sys.argv[2]), sys.argv[3] or None) for name in sys.argv[4:]])
+    main(*sys.argv[1:])
