@@ -28,11 +28,13 @@ from typing import TypeVar
 
 import msgspec
 
-from repro.probes import Absent, ChannelSpec, Probe, Reading, jetson
+from repro.probes import Absent, ChannelSpec, Listening, Probe, Reading, jetson
 from repro.probes.host import Host
 from repro.probes.jetson import Jetson
 from repro.probes.jetson_power import JetsonPower
+from repro.probes.jtop import Jtop
 from repro.probes.nvml import Nvml
+from repro.probes.tegrastats import Tegrastats
 from repro.proc import Child, hold_lifeline
 from repro.schema import (
     Channel,
@@ -60,6 +62,8 @@ PROBES: dict[str, Callable[[int, str | None], Probe]] = {
     "nvml": Nvml,
     "jetson": lambda _pid, _gpu: Jetson(jetson.root()),
     "jetson_power": lambda _pid, _gpu: JetsonPower(jetson.root()),
+    "tegrastats": lambda _pid, _gpu: Tegrastats(),
+    "jtop": lambda _pid, _gpu: Jtop(),
 }
 """By name: what reads, given the process to watch and the UUID of the GPU under test."""
 
@@ -71,7 +75,11 @@ def probes(gpu: str | None, board: Path | None = None) -> tuple[str, ...]:
     tells a clock is decided by what was read, never by a driver that could be opened.
     """
     on_jetson = jetson.present(board or jetson.root())
-    asked = {"host": True, "nvml": gpu is not None}
+    asked = {
+        "host": True,
+        "nvml": gpu is not None,
+        "tegrastats": on_jetson and Tegrastats.present(),
+    }
     return tuple(name for name in PROBES if asked.get(name, on_jetson))
 
 
@@ -135,7 +143,8 @@ def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
     opening = Opening(tuple(probe.channels), probe.rate_hz, names, missing, *told())
     _write(folder / f"{probe.name}.json", msgspec.json.encode(opening))
     row = struct.Struct(f"<q{len(names)}d")
-    period_ns = round(1e9 / probe.rate_hz)
+    # Who listens is paced by whoever speaks.
+    period_ns = 0 if isinstance(probe, Listening) else round(1e9 / probe.rate_hz)
     reasons: dict[str, dict[str, int]] = {}
     with (folder / f"{probe.name}.rows").open("wb", buffering=0) as file:
         due = time.perf_counter_ns()
@@ -173,7 +182,7 @@ def _write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def sample(folder: Path, watched: Iterable[Probe], pinned_to: tuple[int, ...] | None = None) -> None:
+def sample(folder: Path, watched: Sequence[Probe], pinned_to: tuple[int, ...] | None = None) -> None:
     """Record the probes `watched` into `folder` until the parent lets go."""
     stop = hold_lifeline()
     threads = [
@@ -183,6 +192,9 @@ def sample(folder: Path, watched: Iterable[Probe], pinned_to: tuple[int, ...] | 
     for thread in threads:
         thread.start()
     stop.wait()
+    for probe in watched:
+        if isinstance(probe, Listening):
+            probe.close()
     deadline = time.monotonic() + END_GRACE_S / 2
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

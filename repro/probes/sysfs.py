@@ -236,11 +236,11 @@ def permille(value: float) -> Reading:
 
 
 def load_of(activity: float, rate_hz: float) -> Reading:
-    """Return the memory's load in percent, from its activity in kHz and its clock in Hz."""
+    """Return the memory's load in percent: activity over its clock in kHz, as jetson-stats has it."""
     if rate_hz <= 0:
         return Absent("missed", "0 Hz")
     share = activity / (rate_hz / 1e3)
-    return 100 * share if 0 <= share <= 1 else Absent("missed", "an absurd share")
+    return share if 0 <= share <= 100 else Absent("missed", "an absurd share")
 
 
 def celsius(value: float) -> Reading:

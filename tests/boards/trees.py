@@ -219,7 +219,8 @@ class Tree:
                 for kind in ("scaling", "cpuinfo"):
                     write(policy / f"{kind}_min_freq", 115200)
                     write(policy / f"{kind}_max_freq", highest if kind == "scaling" else 2201600)
-                    write(policy / f"{kind}_cur_freq", 729600 + core * 100)
+                    # A kernel says as much of cores that are off.
+                    write(policy / f"{kind}_cur_freq", 729600 + core * 100 if core < on else "<unknown>")
                 write(policy / "scaling_governor", "schedutil")
             (home / f"cpu{core}/cpufreq").symlink_to(f"../cpufreq/policy{first}")
             for state, name in enumerate(("WFI", "c7")):
@@ -252,7 +253,7 @@ class Tree:
 
     def _emc(self) -> None:
         write(self.emc_cap, self.current.emc)
-        write(self.sys / "kernel/actmon_avg_activity/mc_all", 21330)
+        write(self.sys / "kernel/actmon_avg_activity/mc_all", 21330000)
         if not self.board.debugfs:
             return
         emc = self.clk / "emc"
@@ -265,7 +266,7 @@ class Tree:
             "state": 1,
         }.items():
             write(emc / name, value)
-        write(self.sys / "kernel/debug/cactmon/mc_all", 21330)
+        write(self.sys / "kernel/debug/cactmon/mc_all", 21330000)
 
     def _engines(self) -> None:
         # The kit reads none of these; the jtop service does.

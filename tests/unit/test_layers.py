@@ -17,7 +17,8 @@ ORDER = """
 __main__ cli
 report.terminal report.markdown report.content report.preview report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
-telemetry probes.jetson probes.jetson_power probes.nvpmodel probes.sysfs probes.nvml probes.host probes
+telemetry probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
+probes.stream probes.sysfs probes.nvml probes.host probes
 devices releases backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks bundle.statement bundle.sign bundle.archive
 claims cases lowering check models measure stats proc

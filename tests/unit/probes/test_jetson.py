@@ -57,7 +57,7 @@ def test_clocks_are_what_the_tree_says(board: Tree) -> None:
     mode = board.current
     highest = max(board.board.gpu_clocks)
     board.gpu_clock(board.board.gpu_clocks[2])
-    firsts = range(0, board.board.cores, 4)
+    firsts, off = range(0, board.board.cores, 4), missed("not a number")
     assert clocks(board) == {
         "gpu_clock": 510.0,
         "gpu_clock_cap": (highest if mode.gpu < 0 else mode.gpu) / 1e6,
@@ -65,8 +65,11 @@ def test_clocks_are_what_the_tree_says(board: Tree) -> None:
         "gpu_gpc0_clock": 510.0,
         "gpu_gpc1_clock": 510.0,
         "emc_clock": 2133.0,
-        "emc_load": 1.0,
-        **{f"cpu{first}_clock": (729600 + first * 100) / 1e3 for first in firsts},
+        "emc_load": 10.0,
+        **{
+            f"cpu{first}_clock": (729600 + first * 100) / 1e3 if first < mode.cores else off
+            for first in firsts
+        },
         "throttle_cpu": 0.0,
         "throttle_gpu": 0.0,
     }
@@ -190,7 +193,7 @@ def test_what_the_board_does_shows_in_the_next_reading(orin: Tree) -> None:
         "gpu_gpc0_clock": 204.0,
         "gpu_gpc1_clock": 204.0,
         "emc_clock": 665.6,
-        "emc_load": pytest.approx(100 * 21330 / 665600),
+        "emc_load": pytest.approx(21330000 / 665600),
         "throttle_gpu": 1.0,
         "over_current_vdd_gpu_soc": 1.0,
         "instantaneous_over_current_events": 37.0,
