@@ -33,6 +33,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "unzip": lambda: shutil.which("unzip") is not None,
     "sha256sum": lambda: shutil.which("sha256sum") is not None,
     "cc": lambda: shutil.which("cc") is not None,
+    "chromium": lambda: shutil.which("chromium") is not None,
     "make": lambda: shutil.which("make") is not None,
     "torch": lambda: importlib.util.find_spec("torch") is not None,
     "onnx-1.17": ONNX_117.is_dir,

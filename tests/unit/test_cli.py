@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch")
+HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch", "jinja2", "matplotlib")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["verify", "--help"]])

@@ -15,7 +15,7 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.terminal report.markdown report.content report.preview report.text report
+report.terminal report.markdown report.content report.preview report.plot report.html report.text report
 run doctor gather plan launch.host launch.lock launch worker records turn
 telemetry probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
@@ -56,7 +56,9 @@ def test_imports_point_downwards(name: str) -> None:
     assert sorted(set(imports(modules()[name])) & above - {name}) == []
 
 
-@pytest.mark.parametrize("library", ["numpy", "onnx", "onnxruntime", "scipy", "rich", "docker", "torch"])
+@pytest.mark.parametrize(
+    "library", ["numpy", "onnx", "onnxruntime", "scipy", "rich", "docker", "torch", "jinja2", "matplotlib"]
+)
 def test_a_library_is_imported_late_or_in_its_own_module(library: str) -> None:
     homes = {
         "numpy": {"models", "check", "measure", "stats", "backends.onnxruntime"},
