@@ -2,12 +2,20 @@
 
 CASE ?= conv16
 # What to run: CASE[:VARIANT]; `make cases` lists them.
+VARIANTS ?=
+# Several variants of it: core, sweep:channels, all, or names with commas; empty: what CASE names.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
+A ?=
+B ?=
+# What to compare: bundles for `make compare` (A alone where it is an alternating session), for `make ab`
+# CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
+PART ?= 1/6
+# Which part of the measurements on a GPU.
 PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
 VENV ?= .venv
@@ -16,19 +24,29 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify show doctor cases devices test lint format bench schema lock clean
+.PHONY: help repro ab releases verify show compare doctor cases devices test lint format bench bench-stats \
+  measure-ab measure-gpu schema lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) $(ARGS)
+	@$(REPRO) run $(CASE) --device $(DEVICE) $(if $(VARIANTS),--variants=$(VARIANTS)) $(ARGS)
+
+ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
+	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) $(ARGS)
+
+releases: $(VENV)/run.stamp ## List the releases and where they are.
+	@$(REPRO) releases
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)
 
 show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
+	@$(REPRO) compare $(A) $(B) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)
@@ -48,8 +66,17 @@ lint: $(VENV)/dev.stamp ## Check style and types.
 format: $(VENV)/dev.stamp ## Format the code.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+measure-gpu: ## Measure PART (1/6 … 6/6) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
+	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
+
+measure-ab: $(VENV)/run.stamp ## Measure how often comparisons are wrong here, 8 minutes at a time; ARGS='--help' tells more.
+	$(BIN)/python tests/measure_ab.py $(or $(ARGS),cpu build/measure-ab)
+
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, beside other tools' rules.
+	$(BIN)/python tests/bench_stats.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas

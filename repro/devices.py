@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
 from repro import backends
-from repro.backends import cuda
+from repro.backends import cuda, trtexec
 from repro.errors import ReproError, Unavailable, unknown
 
 
@@ -27,12 +27,12 @@ DEVICES = {
         Device("cpu", "this machine's processor, with ONNX Runtime", ("onnxruntime",), "brief", gpu=False),
         Device(
             "x86",
-            "an NVIDIA GPU in a PC or server, with torch or ONNX Runtime",
-            ("torch", "onnxruntime"),
+            "an NVIDIA GPU in a PC or server, with TensorRT's trtexec, torch or ONNX Runtime",
+            ("trtexec", "torch", "onnxruntime"),
             "standard",
             gpu=True,
         ),
-        Device("orin", "a Jetson Orin, with TensorRT", (), "standard", gpu=True),
+        Device("orin", "a Jetson Orin, with TensorRT's trtexec", ("trtexec",), "standard", gpu=True),
     )
 }
 
@@ -48,32 +48,59 @@ def choose(name: str) -> Device:
 
 
 def backend(device: Device, name: str | None = None) -> str:
-    """Return the backend to use: the one named, or the first that is installed; raise if none is."""
+    """Return the backend to use: the one named, or the first that is installed; raise if none is.
+
+    A GPU comes first: nobody should install a runtime to hear that there is none.
+    """
     if name is not None:
         backends.load(name)
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
-        return name
-    if not device.backends:
-        raise Unavailable(
-            f"this version of the kit can't measure on {device.name} yet",
-            "DEVICE=cpu runs the same case here",
-        )
-    for each in device.backends:
-        with contextlib.suppress(Unavailable):
-            backends.load(each).release(gpu=device.gpu)
-            return each
-    # None is there; say how to get the best.
-    backends.load(device.backends[0]).release(gpu=device.gpu)
-    return device.backends[0]
+    chosen, lacking = _try(device, device.backends if name is None else (name,))
+    if chosen is None:
+        raise next(iter(lacking.values()))  # Say how to get the best.
+    return chosen
+
+
+def standing(device: Device) -> tuple[str | None, str]:
+    """Return the backend that measures on `device` here and what better ones lack; or `None` and why."""
+    try:
+        chosen, lacking = _try(device, device.backends)
+    except ReproError as error:
+        return None, error.what
+    if chosen is None:
+        return None, next(iter(lacking.values())).what
+    return chosen, "; ".join(f"{name}: {error.what}" for name, error in lacking.items())
 
 
 def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
+    chosen, why_not = standing(device)
+    return None if chosen else why_not
+
+
+def _try(device: Device, names: Sequence[str]) -> tuple[str | None, dict[str, Unavailable]]:
+    """Return the first backend that lacks nothing here, and what those before it lack."""
+    if device.gpu and trtexec.NAME in names and trtexec.is_standin():
+        # It plays the GPU too; whether it may is up to its release.
+        trtexec.release(gpu=True)
+        return trtexec.NAME, {}
+    gpu = cuda.look() if device.gpu else None
+    lacking: dict[str, Unavailable] = {}
+    for name in names:
+        lacks = _lacks(name, device, gpu)
+        if lacks is None:
+            return name, lacking
+        lacking[name] = lacks
+    return None, lacking
+
+
+def _lacks(name: str, device: Device, gpu: cuda.Gpu | None) -> Unavailable | None:
+    """Return what a backend lacks here, `None` where nothing."""
     try:
-        backend(device)
-        if device.gpu:
-            cuda.look()
-    except ReproError as error:
-        return error.what
+        release = backends.load(name).release(gpu=device.gpu)
+        if gpu is not None:
+            cuda.check(gpu, release)
+    except Unavailable as error:
+        return error
     return None

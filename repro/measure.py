@@ -20,9 +20,11 @@ import numpy.typing as npt
 from repro import stats
 from repro.errors import UsageError, unknown
 from repro.schema import (
+    Arm,
     Clock,
     Column,
     Flag,
+    Phase,
     Preheat,
     Protocol,
     Summary,
@@ -118,6 +120,61 @@ def order(
     )
 
 
+ROUNDS = 6
+"""Quads of an alternating comparison, unless `forum` or the user asks for another number."""
+
+
+def alternating_protocol(
+    plan: Protocol, *, build_outlives_process: bool, rounds: int | None = None
+) -> Protocol:
+    """Return `plan` for an alternating comparison of `rounds` quads, each with builds of its own.
+
+    Time is no reason to cut quads off: half of them would say half as much.
+    """
+    if rounds is None:
+        rounds = 1 if plan.name == "forum" else ROUNDS
+    if rounds < 1:
+        raise UsageError("--rounds must be above 0")
+    builds, runs = (rounds, 2) if build_outlives_process else (2 * rounds, 1)
+    return msgspec.structs.replace(plan, builds=builds, runs=runs, budget_s=None)
+
+
+def alternating(
+    a: str, b: str, plan: Protocol, seed: int, *, build_outlives_process: bool
+) -> tuple[Turn, ...]:
+    """Return the turns of a session that compares the records `a` and `b` in quads, A B B A or B A A B.
+
+    A linear drift of the machine cancels within a quad; half of the quads begin with each arm, in an
+    order by `seed`. Where builds outlive the process, round 0 builds everything and each quad runs one
+    build of each arm twice; otherwise a quad has two fresh builds of each arm.
+    """
+    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, not a secret
+    names: dict[Arm, str] = {"A": a, "B": b}
+    rounds: list[list[tuple[Arm, int, int | None]]] = []
+    if build_outlives_process:
+        every: list[tuple[Arm, int, int | None]] = [
+            (arm, k, None) for k in range(plan.builds) for arm in names
+        ]
+        shuffle(every)
+        rounds.append(every)
+        pairs = []
+        for first in range(0, plan.runs - 1, 2):
+            part = [((k, first), (k, first + 1)) for k in range(plan.builds)]
+            shuffle(part)
+            pairs += part
+    else:
+        pairs = [((k, 0), (k + 1, 0)) for k in range(0, plan.builds - 1, 2)]
+    forms: list[tuple[Arm, Arm]] = [("A", "B") if i % 2 else ("B", "A") for i in range(len(pairs))]
+    shuffle(forms)
+    for (early, late), (outer, inner) in zip(pairs, forms, strict=True):
+        rounds.append([(outer, *early), (inner, *early), (inner, *late), (outer, *late)])
+    return tuple(
+        Turn(number, position, names[arm], build, run, arm)
+        for number, entries in enumerate(rounds)
+        for position, (arm, build, run) in enumerate(entries)
+    )
+
+
 # --- iterations ---------------------------------------------------------------------------------
 
 COLUMNS = (
@@ -125,6 +182,8 @@ COLUMNS = (
     Column("duration_ns", "ns"),
     Column("involuntary_switches", "1"),
     Column("enqueue_ns", "ns"),
+    Column("h2d_ns", "ns"),
+    Column("d2h_ns", "ns"),
 )
 
 
@@ -136,6 +195,9 @@ class Series(msgspec.Struct, frozen=True):
     involuntary_switches: npt.NDArray[np.int64] | None
     enqueue_ns: npt.NDArray[np.int64] | None = None
     """Host time to enqueue, where the device executes on its own."""
+    h2d_ns: npt.NDArray[np.int64] | None = None
+    d2h_ns: npt.NDArray[np.int64] | None = None
+    """Copies to and from the device, where they run along and are timed."""
 
     def summary(self) -> Summary:
         """Summarise all iterations."""
@@ -160,10 +222,23 @@ class Series(msgspec.Struct, frozen=True):
             self.duration_ns,
             self.involuntary_switches,
             self.enqueue_ns,
+            self.h2d_ns,
+            self.d2h_ns,
         )
         present = [(spec, array) for spec, array in zip(COLUMNS, arrays, strict=True) if array is not None]
         data = b"".join(array[keep].astype("<i8").tobytes() for _, array in present)
         return data, tuple(spec for spec, _ in present), int(keep.size)
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """A run by a runtime that times itself; phases are on `now_ns`, absolute."""
+
+    series: Series
+    preheat: Preheat
+    timer_check: TimerCheck
+    phases: tuple[Phase, ...]
+    flags: tuple[Flag, ...] = ()
+    enqueue_median_ns: float | None = None
 
 
 def unpack(data: bytes, columns: Sequence[Column], rows: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -337,10 +412,10 @@ def timer_check(median_ns: float, clock_ns: Callable[[], int] = now_ns) -> Timer
     return TimerCheck(step, step / median_ns)
 
 
-def event_check(series: Series, queue: Queue, ratio: float) -> TimerCheck:
+def event_check(series: Series, resolution_ns: int, ratio: float | None) -> TimerCheck:
     """Return the smallest difference between durations, or the stated resolution where all are equal."""
     distinct = np.unique(series.duration_ns)
-    step = int(np.diff(distinct).min()) if distinct.size > 1 else queue.resolution_ns
+    step = int(np.diff(distinct).min()) if distinct.size > 1 else resolution_ns
     return TimerCheck(step, step / float(np.median(series.duration_ns)), ratio)
 
 

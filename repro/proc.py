@@ -13,9 +13,9 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
 from repro.errors import ReproError
 
@@ -58,6 +58,33 @@ def run(
     except OSError as error:
         raise ReproError(f"can't start {argv[0]} ({error.strerror})", "install it") from None
     return Finished(process.returncode, stdout, stderr)
+
+
+def follow(argv: Sequence[str], *, cwd: Path, note: Callable[[bytes], None]) -> int:
+    """Run a foreign program to its end, giving each line that it prints; return its exit status.
+
+    It stays in this process's group, so that whoever ends the group ends it too. A line longer than
+    64 KiB comes in pieces. Raises `ReproError` when the program can't start.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd
+        )
+    except OSError as error:
+        raise ReproError(f"can't start {argv[0]} ({error.strerror})", "install it") from None
+    # If noting a line fails, its output is closed, and the next line that it prints ends it.
+    with process:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        while line := process.stdout.readline(2**16):
+            note(line)
+    return process.returncode
+
+
+def end_own_group() -> NoReturn:
+    """End this process at once, and what it has started where it leads a group of its own."""
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 class Child:
@@ -173,3 +200,12 @@ def signal_name(returncode: int) -> str | None:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has ended for want of memory, as far as it says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,16 +14,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, measure, models, telemetry
+from repro import backends, boards, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
-from repro.errors import ReproError, signature
+from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import reasons
+from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
     Board,
+    Build,
     Clock,
     CutShort,
     Effective,
@@ -32,6 +34,7 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
+    Phase,
     ProtocolSeen,
     Record,
     ReleaseSeen,
@@ -47,10 +50,10 @@ from repro.schema import (
 from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
-STAGES: tuple[StageName, ...] = ("prepare", "build", "check", "run")
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
-)
+STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
+SM_CLOCKS = (("nvml", "sm_clock"),)
+MEMORY_CLOCKS = (("nvml", "memory_clock"),)
+"""Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -67,7 +70,9 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     origin_ns: int
     boot: str | None
     clock: Clock
-    release: ReleaseSeen
+    release: ReleaseSeen | None
+    """The worker's own; `None` where there is none, and every turn has an interpreter that has one."""
+    driver: str | None
     threads: int
     cores: int
     limits: Limits
@@ -82,10 +87,11 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
-        gpu = cuda.look() if DEVICES[job.device].gpu else None
-        release = backends.load(job.backend).release(gpu=gpu is not None)
-        if gpu:
-            release = msgspec.structs.replace(release, driver=cuda.driver_version())
+        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
+        release = _own_release(job, gpu=DEVICES[job.device].gpu)
+        driver = cuda.driver_version() if gpu else None
+        if release:
+            release = msgspec.structs.replace(release, driver=driver)
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
@@ -93,6 +99,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             boot=boot_id(),
             clock=measure.clock(),
             release=release,
+            driver=driver,
             threads=job.threads or max(1, cores - 1),
             cores=cores,
             limits=limits(),
@@ -113,6 +120,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+def _own_release(job: Job, *, gpu: bool) -> ReleaseSeen | None:
+    try:
+        found: ReleaseSeen = backends.load(job.backend).release(gpu=gpu)
+    except Unavailable:
+        if any(subject.interpreter is None for subject in job.subjects):
+            raise
+        return None
+    return found
+
+
 class Taken(NamedTuple):
     """A turn that was taken, and what it gave."""
 
@@ -130,8 +147,14 @@ class Taken(NamedTuple):
 
     @property
     def run_id(self) -> str:
-        """Name of the run, unique in its record."""
-        return f"b{self.turn.build}r{self.turn.run}"
+        """Name of the build or run, unique in its record."""
+        run = "" if self.turn.run is None else f"r{self.turn.run}"
+        return f"b{self.turn.build}{run}"
+
+
+def engine_home(out: Path, subject: str, build: int) -> Path:
+    """Return the folder of a build that outlives its process; it never leaves the machine."""
+    return out / "engines" / subject / f"b{build}"
 
 
 def ended_early(folder: Path, code: str, signal: str | None, message: str, now_ns: int | None) -> Result:
@@ -171,17 +194,32 @@ def _record(
     taken = [entry for entry in all_taken if entry.turn.subject == subject.record_name]
     results = [entry.result for entry in taken]
     backend = backends.load(job.backend)
-    runs = tuple(_run(entry, entry.result.run, recording) for entry in taken if entry.result.run)
-    stages = _stages(results)
+    # Where builds outlive their process, they were made in a shuffled order.
+    built = sorted((entry for entry in taken if entry.result.build), key=lambda entry: entry.turn.build)
+    builds = tuple(entry.result.build for entry in built if entry.result.build)
+    engines = {f"b{entry.turn.build}": entry.result for entry in built}
+    runs = tuple(
+        _run(entry, entry.result.run, engines[f"b{entry.turn.build}"], sitting, recording)
+        for entry in taken
+        if entry.result.run
+    )
+    profiles = backend.BUILD_OUTLIVES_PROCESS
+    stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
-    status: Status = "failed" if error or not runs else "measured"
-    reason = error.message if error else None if runs else "it ended before anything was measured"
+    status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
+    reason = subject.refused or (None if runs else "it ended before anything was measured")
+    if error:
+        # Some libraries explain themselves over many lines; the stage's error keeps them all.
+        reason = error.message.strip().partition("\n")[0]
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
-    built = next((result for result in results if result.build), Result(stages=()))
+    first = built[0].result if built else Result(stages=())
     precision = models.file_precision(str(subject.planned["precision"]))
     tensors = models.tensors(subject.model, precision)
+    # With weak typing the file has wider types than what goes in and out.
+    built_from = subject.model_file.split(".")[-2]
+    reached = {stage.name for stage in stages if stage.status != "not_reached"}
     record = Record(
         kit=job.kit,
         run_id=job.run_id,
@@ -197,22 +235,22 @@ def _record(
         stages=stages,
         cut_short=cut,
         case=subject.case,
-        model=ModelSeen(subject.model_digests, precision, (tensors[0],), (tensors[1],)),
+        model=ModelSeen(subject.model_digests, built_from, (tensors[0],), (tensors[1],)),
         settings=SettingsSeen(subject.settings, subject.planned, effective, subject.inapplicable),
         substitutions=subject.substitutions,
         mismatches=mismatches(subject.planned, effective),
-        commands=(),
+        commands=tuple(command for command in subject.commands if command.stage in reached),
         runtime=Runtime(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=sitting.release,
-            provider=built.provider,
-            libraries=built.libraries,
-            options=built.options,
+            release=_release(job, subject, sitting, results),
+            provider=first.provider,
+            libraries=first.libraries,
+            options=first.options,
             place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
         ),
-        board=_board(sitting, recording),
+        board=_board(sitting, recording, subject.threads or sitting.threads),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
@@ -220,12 +258,20 @@ def _record(
             builds_done=len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
             l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
-            timer=measure.EVENT_TIMER if sitting.gpu else measure.HOST_TIMER,
+            timer=backend.TIMER
+            if backend.TIMES_ITSELF
+            else measure.EVENT_TIMER
+            if sitting.gpu
+            else measure.HOST_TIMER,
         ),
-        builds=tuple(result.build for result in results if result.build),
+        builds=tuple(
+            msgspec.structs.replace(build, layers=_layers_file(build)) if _differs(build, builds) else build
+            for build in builds
+        ),
         runs=runs,
-        layers=built.layers,
-        work=models.work(subject.model, precision),
+        layers=first.layers,
+        work=subject.work
+        and work.observed(subject.work, sitting.gpu.l2_bytes if sitting.gpu else None, first.layers),
         telemetry=recording.telemetry,
         privacy=None,
         logs=(),
@@ -235,15 +281,35 @@ def _record(
     return msgspec.structs.replace(record, missing=missing(record))
 
 
-def _board(sitting: Sitting, recording: Recording) -> Board:
+def _differs(build: Build, builds: Sequence[Build]) -> bool:
+    """Tell whether a build is of another structure than the first, whose layers stand in the record."""
+    return build.structure_hash != builds[0].structure_hash
+
+
+def _layers_file(build: Build) -> str:
+    return f"layers/{build.id}.json"
+
+
+def _release(job: Job, subject: Subject, sitting: Sitting, results: Sequence[Result]) -> ReleaseSeen:
+    """Return what the turns found; where none came so far, what they were to find."""
+    found = next((result.release for result in results if result.release), None)
+    if found is not None:
+        return msgspec.structs.replace(found, driver=sitting.driver)
+    if subject.interpreter is None and sitting.release is not None:
+        return sitting.release
+    name = subject.release or job.release
+    return ReleaseSeen(name, name.partition("-")[2])
+
+
+def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
     facts, gpu = recording.telemetry.facts, sitting.gpu
     if gpu is None:
         name = fact_value(facts, "cpu_model")
-        return Board(
-            name=str(name) if name is not None else None, cores=sitting.cores, threads=sitting.threads
-        )
+        return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
     mig = fact_value(facts, "mig_mode")
+    row = boards.match(gpu.name, gpu.compute_capability, gpu.sm_count)
     return Board(
+        matched_id=row.id if row else None,
         name=gpu.name,
         compute_capability=gpu.compute_capability,
         sm_count=gpu.sm_count,
@@ -263,11 +329,16 @@ def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recordin
         folder = out / "records" / record.record_name
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
+        (folder / "layers").mkdir(exist_ok=True)
+        elsewhere = {build.id: build.layers for build in record.builds if build.layers}
         for entry in taken:
             if entry.turn.subject != record.record_name:
                 continue
             if entry.result.run:
                 shutil.copyfile(entry.folder / "samples.bin", folder / "samples" / f"{entry.run_id}.bin")
+            build = entry.result.build
+            if build and (file := elsewhere.get(build.id)):
+                (folder / file).write_bytes(msgspec.json.encode(entry.result.layers))
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(entry.folder / "log", folder / "logs" / f"{entry.run_id}.txt")
         part = folder / "record.json.part"
@@ -314,19 +385,20 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     return records
 
 
-def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
-    flags = list(measured.flags)
+def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
+    flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
     foreign = host.change("foreign_cpu", window) if host else None
     seconds = (window.end_ns - window.start_ns) / 1e9
     if foreign is not None and foreign / seconds > FOREIGN_SHARE:
-        flags.append(
-            Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core during the run")
-        )
+        flags.append(Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core"))
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
+        others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
+        if others:
+            flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
     return Run(
         id=entry.run_id,
         build=f"b{entry.turn.build}",
@@ -340,7 +412,44 @@ def _run(entry: Taken, measured: Measured, recording: Recording) -> Run:
         flags=tuple(flags),
         enqueue_median_ns=measured.enqueue_median_ns,
         mean_power_w=nvml.rate("energy", window) if nvml else None,
+        sm_clock_mhz=_median(recording, SM_CLOCKS, window),
+        memory_clock_mhz=_median(recording, MEMORY_CLOCKS, window),
     )
+
+
+def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
+    """Flag what an engine does beside the network, where its layers were timed one by one."""
+    found = []
+    layers = [layer for layer in engine.layers or () if layer.time_ns is not None]
+    total_ns = sum(layer.time_ns or 0 for layer in layers)
+    moved = [layer.time_ns or 0 for layer in layers if layer.is_reformat]
+    if moved and total_ns:
+        found.append(
+            Flag(
+                "reformat",
+                f"{len(moved)} of {len(layers)} layers only change the layout, "
+                f"{sum(moved) / total_ns:.0%} of the profiled time",
+            )
+        )
+    transfers = run.effective.get("transfers")
+    if gpu and gpu.integrated and transfers and transfers.value is False:
+        # sampleInference.cpp, all tags from 8.5 to 11.1.
+        found.append(
+            Flag(
+                "managed_memory",
+                "without transfers, an integrated GPU keeps input and output in managed memory",
+            )
+        )
+    return found
+
+
+def _median(recording: Recording, channels: Sequence[tuple[str, str]], window: Phase) -> float | None:
+    """Return the median of the first of these channels that was read while a run was measured."""
+    for probe, name in channels:
+        recorded = recording.probes.get(probe)
+        if recorded and (readings := [value for _, value in recorded.during(name, window)]):
+            return statistics.median(readings)
+    return None
 
 
 def _slowed(readings: Sequence[float]) -> list[Flag]:
@@ -352,10 +461,10 @@ def _slowed(readings: Sequence[float]) -> list[Flag]:
     ]
 
 
-def _stages(results: Sequence[Result]) -> tuple[Stage, ...]:
+def _stages(results: Sequence[Result], names: Sequence[StageName]) -> tuple[Stage, ...]:
     """Return each stage once: failed where any turn failed in it, from first start to last end."""
     merged = []
-    for name in STAGES:
+    for name in names:
         seen = [stage for result in results for stage in result.stages if stage.name == name]
         if not seen:
             merged.append(Stage(name, "not_reached", None, None, None))
@@ -389,7 +498,7 @@ WHY_MISSING = {
     "runtime.place.limits.cpus": "the control group sets none",
     "runtime.place.limits.memory_bytes": "the control group sets none",
     "runtime.place.virtualised": "this system doesn't tell",
-    "board.matched_id": "the table of boards holds GPUs only",
+    "board.matched_id": "the table of boards holds GPUs only, and not all of them",
     "board.name": "this system doesn't tell the processor's name",
     "board.compute_capability": NO_GPU,
     "board.sm_count": NO_GPU,
@@ -402,16 +511,24 @@ WHY_MISSING = {
     "board.gpu": NO_GPU,
     "builds.structure_hash": "this backend tells no structure",
     "builds.plan_sha256": "this backend keeps no plan",
+    "builds.recipe_hash": "this backend builds by no command",
     "builds.timing_cache": "this backend has no timing cache",
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",
     "builds.check.error": "the sampled output is not finite",
     "runs.mean_power_w": NO_GPU,
+    "runs.sm_clock_mhz": NO_GPU,
+    "runs.memory_clock_mhz": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
+    "layers.type": "the runtime was asked for names only",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",
+    "work.bytes_l2": "the size of the L2 cache is not known",
+    "work.bytes_reformats": "this backend doesn't tell which layers change layouts, or of what size",
+    "work.bytes_ends": "an earlier version of the kit didn't count it",
+    "work.other_ops": "an earlier version of the kit didn't count it",
     "telemetry.sampler": "nothing was sampled",
     "telemetry.sampler.pinned_to": "too few cores, a system that can't, or it ended early",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",

@@ -19,6 +19,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     available: bool
     source: str
     reason: str | None = None
+    requirements: tuple[str, ...] = ()
+    """Exact pins of the packages that bring it into a Python of the host, beside what every turn needs."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,14 +36,17 @@ def table() -> tuple[Row, ...]:
     return msgspec.toml.decode(path.read_bytes(), type=_Table).release
 
 
-def choose(name: str | None, device: str, installed: ReleaseSeen) -> str:
-    """Return the release to run on `device`: the installed one, or why the wanted one can't be had.
+def choose(name: str | None, device: str, installed: ReleaseSeen | None) -> str:
+    """Return the release to run on `device`: the installed one, one that the host can install, or why not.
 
     `name` may be any unambiguous beginning of a release's name.
     """
-    if name is None or installed.name == name:
+    here = {installed.name} if installed else set()
+    if installed and name in (None, installed.name):
         return installed.name
-    names = sorted({row.name for row in table()} | {installed.name})
+    if name is None:
+        raise Unavailable("no release is installed here", "name one; `repro releases` lists them")
+    names = sorted({row.name for row in table()} | here)
     matches = [known for known in names if known.startswith(name)]
     if name in names:
         matches = [name]
@@ -49,11 +54,14 @@ def choose(name: str | None, device: str, installed: ReleaseSeen) -> str:
         raise unknown("release", name, names)
     if len(matches) > 1:
         raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
-    if matches[0] == installed.name:
-        return installed.name
+    if matches[0] in here:
+        return matches[0]
     row = next((row for row in table() if row.name == matches[0] and row.device == device), None)
     if row is None:
         raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro devices` lists what does")
     if not row.available:
         raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
-    raise Unavailable(f"{matches[0]} is not installed here", f"{installed.name} is; leave --release out")
+    if row.requirements:
+        return row.name
+    hint = f"{installed.name} is; leave --release out" if installed else "nor is any other release"
+    raise Unavailable(f"{matches[0]} is not installed here", hint)

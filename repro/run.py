@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import bundle, gather, plan
+from repro import bundle, gather, plan, repeat
 from repro.bundle import sign
+from repro.environments import Say
 from repro.errors import Interrupted, Lost, ReproError, UsageError
 from repro.gather import Prepared
 from repro.launch import host, lock
@@ -34,12 +35,12 @@ Watch = Callable[[Progress], None]
 Approve = Callable[[Prepared], bool]
 
 
-def run_case(request: Request, watch: Watch, approve: Approve) -> Done:
-    """Run a case and seal what came of it."""
-    job, experiments = plan.make(request)
+def run_case(request: Request, watch: Watch, approve: Approve, say: Say) -> Done:
+    """Run a case, or two arms of one alternating, and seal what came of it."""
+    job, experiments = repeat.make(request, say)
     key = signing_key(request)
     target = output_place(request)
-    with lock.held(job.run_id, request.case):
+    with lock.held(job.run_id, job.subjects[0].case.id):
         folder = work_folder(request.work, job.run_id)
         with kept(folder):
             plan.write_job(job, experiments, request.claims, folder / "job")

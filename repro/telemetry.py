@@ -133,7 +133,8 @@ def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
     missing = {
         name: value for name, value in first.items() if isinstance(value, Absent) and value.state != "missed"
     }
-    names = tuple(name for name in declared if name in first and name not in missing)
+    private = {spec.name for spec in probe.channels if spec.private}
+    names = tuple(name for name in declared if name in first and name not in {*missing, *private})
 
     def told() -> tuple[tuple[Fact, ...], dict[str, tuple[str, int]]]:
         facts: Sequence[Fact] = attempt(probe.facts, ())
@@ -339,6 +340,8 @@ def collect(
             reason, coverage, column = None, None, None
             if opening is None:
                 state, reason = "missed", "the probe gave no reading"
+            elif spec.private:
+                state, reason = "denied", "private: it is not recorded"
             elif spec.name in opening.absent:
                 state, reason = opening.absent[spec.name].state, opening.absent[spec.name].reason
             elif spec.name not in read:

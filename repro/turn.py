@@ -1,4 +1,7 @@
-"""One turn: a fresh process that builds an engine, checks its output and measures it.
+"""One turn: a fresh process that builds an engine and checks its output, or measures one, or both.
+
+Where a build ends with its process, a turn does all of it. Where it outlives the process, a turn
+without a run builds, profiles and checks, and leaves the engine in `home` for the turns that run it.
 
 Reads `turn.json`, writes `stages.jsonl` while it goes (so that a crash still tells how far it came),
 `found.json`, `samples.bin`, and last `result.json`. A failure is a result too.
@@ -14,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -21,7 +25,7 @@ import msgspec
 from repro import backends, check, measure, models
 from repro.errors import signature
 from repro.lowering import mismatches
-from repro.proc import hold_lifeline
+from repro.proc import end_own_group, hold_lifeline
 from repro.schema import (
     Build,
     Effective,
@@ -33,6 +37,7 @@ from repro.schema import (
     Phase,
     Preheat,
     Protocol,
+    ReleaseSeen,
     Samples,
     Scalar,
     Stage,
@@ -57,6 +62,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Protocol
     process: int
     origin_ns: int
+    home: str
+    """Folder of the build, shared by its turns where it outlives them."""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +90,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     libraries: tuple[Library, ...] = ()
     options: dict[str, Scalar] = {}
     provider: str | None = None
+    release: ReleaseSeen | None = None
+    """What this very process found, where the subject asks for a release."""
 
     def write(self, folder: Path, name: str = "result.json") -> None:
         """Write it down, complete or not at all."""
@@ -116,7 +125,11 @@ class Trace:
 
     def now(self) -> int:
         """Return the time since the session's start."""
-        return measure.now_ns() - self._origin_ns
+        return self.relative(measure.now_ns())
+
+    def relative(self, time_ns: int) -> int:
+        """Return a time of the kit's clock since the session's start."""
+        return time_ns - self._origin_ns
 
     def stage(self, name: StageName) -> _Stage:
         """Return the context of a stage: an exception in it becomes its error, and goes on."""
@@ -146,11 +159,11 @@ class _Stage:
 
 def _seen(stage: StageName, error: BaseException) -> ErrorSeen:
     # A backend's error may bring a code of its own.
-    code = getattr(error, "code", None)
+    code, signal = getattr(error, "code", None), getattr(error, "signal", None)
     if not isinstance(code, str):
         code = type(error).__name__
     message = str(error) or type(error).__name__
-    return ErrorSeen(stage, code, None, message, signature(stage, code, message))
+    return ErrorSeen(stage, code, signal, message, signature(stage, code, message))
 
 
 def read_stages(folder: Path) -> tuple[Stage, ...]:
@@ -165,7 +178,7 @@ def read_stages(folder: Path) -> tuple[Stage, ...]:
 
 
 def run(task: Task, folder: Path) -> Result:
-    """Carry out `task`: prepare, build, check, run."""
+    """Carry out `task`: prepare; build, profile, check; run."""
     trace = Trace(folder / "stages.jsonl", task.origin_ns)
     found: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # The stage has noted it; what was found before it stays.
@@ -180,19 +193,38 @@ def run(task: Task, folder: Path) -> Result:
     return Result(stages=tuple(trace.done), **found)
 
 
-def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object], None, None]:
-    subject = task.subject
+Parts = Generator[dict[str, object], None, None]
+"""Parts of the result, as they are found out."""
+
+
+def _steps(task: Task, folder: Path, trace: Trace) -> Parts:
     backend = backends.load(task.backend)
+    if task.turn.run is None or not backend.BUILD_OUTLIVES_PROCESS:
+        engine = yield from _build(task, trace, backend)
+    else:
+        with trace.stage("prepare"):
+            engine = backend.reload(Path(task.home), task.subject)
+    if task.turn.run is not None:
+        yield from _run(task, folder, trace, backend, engine)
+
+
+def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str, object], None, Any]:
+    """Build an engine, profile it where it will outlive this turn, and check its output."""
+    subject = task.subject
     with trace.stage("prepare"):
         tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
-        seed = f"{task.seed}/{task.turn.build}"
-        source = models.inputs(seed, tensors[0])
+        source = models.inputs(f"{task.seed}/{task.turn.build}", tensors[0])
         result = check.poison(tensors[1])
+        if subject.release is not None:
+            seen = backend.release(gpu=task.gpu)
+            yield {"release": seen}
+            if seen.name != subject.release:
+                raise Failure("wrong_release", f"{seen.name} is here, planned was {subject.release}")
     with trace.stage("build"):
         begin = measure.now_ns()
         engine = backend.build(
             Path(task.model_path),
-            folder,
+            Path(task.home),
             subject,
             gpu=task.gpu,
             threads=task.threads,
@@ -207,6 +239,9 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object
             seconds=seconds,
             structure_hash=engine.structure_hash(),
             input_hash=hashlib.sha256(source.data).hexdigest(),
+            plan_sha256=engine.plan_sha256,
+            recipe_hash=engine.recipe_hash,
+            timing_cache=engine.timing_cache,
         )
         yield {
             "build": build,
@@ -216,11 +251,10 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object
             "options": engine.options,
             "provider": ",".join(engine.providers),
         }
-        if wrong := mismatches(subject.planned, effective):
-            raise Failure(
-                "not_as_planned",
-                "; ".join(f"{m.setting} is {m.effective}, planned was {m.planned}" for m in wrong),
-            )
+        _hold(subject, effective)
+    if backend.BUILD_OUTLIVES_PROCESS:
+        with trace.stage("profile"):
+            yield {"layers": engine.profile()}
     with trace.stage("check"):
         engine.poison(result)
         engine.step()
@@ -230,14 +264,35 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Generator[dict[str, object
         yield {"build": msgspec.structs.replace(build, check=verdict)}
         if not verdict.ok:
             raise Failure("wrong_output", "; ".join(verdict.problems))
+    return engine
+
+
+def _run(task: Task, folder: Path, trace: Trace, backend: ModuleType, engine: Any) -> Parts:
+    """Measure an engine, or have it measure itself and hold what it did against the plan."""
+    subject = task.subject
     with trace.stage("run"):
-        measured = _measure(task, folder, trace, engine)
-        # What the kit itself does.
-        own = {"warm_up_ms", "duration_s", "percentiles", "l2", "queue"} & subject.planned.keys()
-        yield {
-            "run": measured,
-            "effective": effective | {name: Effective(subject.planned[name], "echo") for name in sorted(own)},
-        }
+        if backend.TIMES_ITSELF:
+            measured = _measured(folder, trace, engine.time())
+            effective = engine.effective()
+            yield {"effective": effective}
+            _hold(subject, effective)
+        else:
+            measured = _measured(folder, trace, _measure(task, engine))
+            # What the kit itself does.
+            own = {"warm_up_ms", "duration_s", "percentiles", "l2", "queue"} & subject.planned.keys()
+            effective = engine.effective() | {
+                name: Effective(subject.planned[name], "echo") for name in sorted(own)
+            }
+        yield {"run": measured, "effective": effective}
+
+
+def _hold(subject: Subject, effective: dict[str, Effective]) -> None:
+    """Fail by the name of each setting that was read back as something else than planned."""
+    if wrong := mismatches(subject.planned, effective):
+        raise Failure(
+            "not_as_planned",
+            "; ".join(f"{m.setting} is {m.effective}, planned was {m.planned}" for m in wrong),
+        )
 
 
 def _check(
@@ -253,14 +308,15 @@ def _check(
     return check.output(model.read_bytes(), source, output, spec, limit, seed=seed, library=library)
 
 
-def _measure(task: Task, folder: Path, trace: Trace, engine: Any) -> Measured:
+def _measure(task: Task, engine: Any) -> measure.Timed:
+    """Iterate an engine: pre-heat, then measure."""
     plan, planned = task.protocol, task.subject.planned
     switches = _involuntary_switches()
-    start = trace.now()
+    start = measure.now_ns()
     warm = measure.preheat(
         engine.step, warm_up_ms=int(planned["warm_up_ms"] or 0), max_seconds=plan.preheat_max_s
     )
-    middle = trace.now()
+    middle = measure.now_ns()
     ratio = None
     if engine.queue is None:
         series = measure.iterate(
@@ -276,25 +332,36 @@ def _measure(task: Task, folder: Path, trace: Trace, engine: Any) -> Measured:
             before=engine.queue.flush_l2 if planned["l2"] == "flush" else None,
             switches=switches,
         )
-    phases = (Phase("preheat", start, middle), Phase("measure", middle, trace.now()))
+    phases = (Phase("preheat", start, middle), Phase("measure", middle, measure.now_ns()))
+    timer = (
+        measure.timer_check(series.summary().median_ns)
+        if ratio is None
+        else measure.event_check(series, engine.queue.resolution_ns, ratio)
+    )
+    enqueued = series.enqueue_ns
+    median = None if enqueued is None else float(statistics.median(enqueued.tolist()))
+    return measure.Timed(series, warm, timer, phases, enqueue_median_ns=median)
+
+
+def _measured(folder: Path, trace: Trace, timed: measure.Timed) -> Measured:
+    """Write the samples down, and say what there is to say about them."""
+    series = timed.series
     data, columns, rows = series.packed()
     (folder / "samples.bin").write_bytes(data)
     summary = series.summary()
-    timer = (
-        measure.timer_check(summary.median_ns)
-        if ratio is None
-        else measure.event_check(series, engine.queue, ratio)
-    )
-    counted, enqueued = series.involuntary_switches, series.enqueue_ns
+    counted = series.involuntary_switches
     return Measured(
         samples=Samples("samples.bin", columns, rows, summary.n if summary.n > rows else None),
         summary=summary,
-        preheat=warm,
-        timer_check=timer,
+        preheat=timed.preheat,
+        timer_check=timed.timer_check,
         involuntary_switches_per_iteration=None if counted is None else float(counted.mean()),
-        enqueue_median_ns=None if enqueued is None else float(statistics.median(enqueued.tolist())),
-        phases=phases,
-        flags=measure.flags(series, warm, timer),
+        enqueue_median_ns=timed.enqueue_median_ns,
+        phases=tuple(
+            Phase(phase.name, trace.relative(phase.start_ns), trace.relative(phase.end_ns))
+            for phase in timed.phases
+        ),
+        flags=(*measure.flags(series, timed.preheat, timed.timer_check), *timed.flags),
     )
 
 
@@ -309,7 +376,8 @@ def _involuntary_switches() -> Callable[[], int] | None:
 def main(folder: Path) -> None:
     """Run the turn of `folder`, ending at once if the worker goes away."""
     gone = hold_lifeline()
-    threading.Thread(target=lambda: (gone.wait(), os._exit(1)), daemon=True).start()
+    # A program that this turn runs must not outlive the worker either.
+    threading.Thread(target=lambda: (gone.wait(), end_own_group()), daemon=True).start()
     task = msgspec.json.decode((folder / "turn.json").read_bytes(), type=Task)
     run(task, folder).write(folder)
     # Not sys.exit: a runtime's static destructors must not turn a good result into a crash.

@@ -42,6 +42,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
     "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
+    "network": lambda: "TRT_REPRO_NETWORK" in os.environ,
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
 }
 
@@ -70,8 +71,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test keys and signers of its own; return the kit's config folder."""
+    """Give each test keys, signers and environments of its own; return the kit's config folder."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TRT_REPRO_LOCK", str(tmp_path / "lock"))
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path / "config" / "trt-repro"

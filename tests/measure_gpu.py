@@ -1,4 +1,4 @@
-"""What the kit measures on a real NVIDIA GPU: `make measure-gpu PART=n/5`, each at most eight minutes.
+"""What the kit measures on a real NVIDIA GPU: `make measure-gpu PART=n/6`, each at most eight minutes.
 
 It needs the repository, torch or onnxruntime-gpu, and no network. Bundles are unsigned where OpenSSH is
 missing; then the work folders, packed beside the results, are sealed elsewhere with `repro seal`.
@@ -8,7 +8,11 @@ What came of it is written down in docs/measurements.md.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib.metadata
 import json
+import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,23 +22,28 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 
-from repro import bundle, cases, check, devices, measure, models, telemetry  # noqa: E402
+from repro import bundle, cases, check, devices, measure, models, telemetry, work  # noqa: E402
 from repro.backends import cuda  # noqa: E402
+from repro.observed import key_figure  # noqa: E402
 from repro.proc import Child  # noqa: E402
-from repro.report.content import key_figure  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
 
 BUILDS = 10
+try:
+    HAS_ORT = bool(importlib.metadata.version("onnxruntime-gpu"))
+except importlib.metadata.PackageNotFoundError:
+    HAS_ORT = False
 
 
 def say(text: str) -> None:
@@ -44,13 +53,26 @@ def say(text: str) -> None:
 # --- whole runs ---------------------------------------------------------------------------------
 
 
-def run(out: Path, case: str, backend: str, *more: str, code: int = 0) -> Path | None:
+def run(
+    out: Path,
+    case: str,
+    backend: str,
+    *more: str,
+    code: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Path | None:
     """Run a case through the command line; print its record's figures; return the bundle."""
     signed = [] if shutil.which("ssh-keygen") else ["--unsigned"]
     argv = [sys.executable, "-m", "repro", "run", case, "--device", "x86", "--backend", backend, *signed]
     places = ["--output", str(out / "bundles"), "--work", str(out / "work"), "--yes"]
     before = set((out / "bundles").glob("*.zip"))
-    done = subprocess.run([*argv, *places, *more], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*argv, *places, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
     say(f"{case} with {backend} {' '.join(more)}: exit {done.returncode}")
     if done.returncode != code:
         print(done.stderr[-3000:], flush=True)
@@ -126,12 +148,15 @@ def part_calibration(out: Path) -> None:
 # --- one process, looked at closely -------------------------------------------------------------
 
 
-def subject_of(variant: str | None) -> tuple[Subject, bytes]:
+def subject_of(variant: str | None, case: str = "conv16") -> tuple[Subject, bytes]:
     from repro import backends
-    from repro.plan import _subject
+    from repro.environments import Environment
+    from repro.plan import Target, Wanted, _subject
 
-    experiment = cases.resolve(cases.load("conv16"), variant)
-    subject = _subject("x", "subject", experiment, devices.DEVICES["x86"], backends.load("torch"))
+    experiment = cases.resolve(cases.load(case), variant)
+    target = Target(devices.DEVICES["x86"], "torch", backends.load("torch"))
+    environment = Environment(target.backend.release(gpu=True), None)
+    subject = _subject("x", Wanted("subject", experiment, environment), target, measure.PROTOCOLS["standard"])
     return subject, experiment.onnx["fp16"]
 
 
@@ -222,8 +247,8 @@ def part_closely(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def sampler(folder: Path, rate_hz: float) -> Iterator[None]:
-    """Run the sampler with the NVML probe alone, at a rate of its own."""
+def sampler(folder: Path, rate_hz: float) -> Iterator[int]:
+    """Run the sampler with the NVML probe alone, at a rate of its own; give its process."""
     folder.mkdir(parents=True)
     uuid = cuda.look().uuid
     script = (
@@ -237,27 +262,45 @@ def sampler(folder: Path, rate_hz: float) -> Iterator[None]:
         while not list(folder.glob("*.rows")):
             time.sleep(0.05)
         time.sleep(0.2)
-        yield
+        yield child.pid
         child.end(3.0)
 
 
+def alternating(made: Any, pid: int, window_s: float, seconds: float) -> npt.NDArray[np.float64]:
+    """Return the log medians of windows on-off-off-on of one series that never pauses, [quad, 4].
+
+    The sampler's process is stopped and continued by signals; a pause of the load, as starting a process
+    for each window would be, moves the median more than the sampler does.
+    """
+    windows: list[int] = []
+    begin = time.perf_counter()
+
+    def switch() -> None:
+        index = int((time.perf_counter() - begin) / window_s)
+        if not windows or windows[-1] != index:
+            os.kill(pid, signal.SIGCONT if index % 4 in (0, 3) else signal.SIGSTOP)
+        windows.append(index)
+
+    series, _ = measure.iterate_enqueued(
+        made.queue, made.enqueue, seconds=seconds, iterations=20, before=switch
+    )
+    os.kill(pid, signal.SIGCONT)
+    logs, numbers = np.log(series.duration_ns), np.array(windows)
+    medians = [float(np.median(logs[numbers == i])) for i in range(windows[-1] // 4 * 4)]
+    return np.array(medians).reshape(-1, 4)
+
+
 def sampler_cost(made: Any, out: Path) -> None:
-    """Median with the sampler over median without, in ABBA blocks of one second inside one process."""
-    for rate_hz in (1.0, 10.0, 50.0):
-        on: list[float] = []
-        off: list[float] = []
-        for block in range(3):
-            for with_it in (True, False, False, True):
-                if with_it:
-                    with sampler(out / f"sampler-{rate_hz:g}-{block}-{len(on)}", rate_hz):
-                        on.append(timed(made, 0.7))
-                else:
-                    off.append(timed(made, 0.7))
-        ratios = [a / b for a, b in zip(on, off, strict=True)]
-        nothing = [a / b for a, b in zip(off[::2], off[1::2], strict=True)]
+    """The median with the sampler against without, at three rates; what a tick takes."""
+    for rate_hz, window_s, seconds in ((1.0, 2.0, 34.0), (10.0, 0.25, 17.0), (50.0, 0.25, 17.0)):
+        with sampler(out / f"sampler-{rate_hz:g}", rate_hz) as pid:
+            table = alternating(made, pid, window_s, seconds)
+        change = (table[:, 0] + table[:, 3] - table[:, 1] - table[:, 2]) / 2
+        error = float(change.std(ddof=1)) / math.sqrt(len(change))
+        off = float((table[:, 1] - table[:, 2]).std(ddof=1)) / math.sqrt(2 * len(change))
         say(
-            f"sampler at {rate_hz:g} Hz: median {statistics.median(ratios) - 1:+.4%} (blocks "
-            f"{[f'{r - 1:+.3%}' for r in ratios]}), off against off {[f'{r - 1:+.3%}' for r in nothing]}"
+            f"sampler at {rate_hz:g} Hz: {change.mean():+.4%}, standard error {error:.4%} over {len(change)} "
+            f"quads of {window_s:g} s windows; off against off alone would give {off:.4%}"
         )
     from repro.probes.nvml import Nvml
 
@@ -320,8 +363,11 @@ def part_failures(out: Path) -> None:
         assert other.stdout is not None
         say(f"another process holds the memory: {other.stdout.readline().strip()}")
         run(out, "conv16:hwc8", "torch", *quick, code=1)
-        run(out, "conv16", "onnxruntime", *quick, code=1)
+        if HAS_ORT:
+            run(out, "conv16", "onnxruntime", *quick, code=1)
         other.kill()
+    if HAS_ORT:
+        wrong_provider(out, *quick)
     nan_weights(out)
     killed_worker(out)
     for name, environment in (
@@ -344,6 +390,17 @@ def part_failures(out: Path) -> None:
         print(done.stdout + done.stderr, flush=True)
 
 
+def wrong_provider(out: Path, *quick: str) -> None:
+    """An ONNX Runtime whose CUDA provider is gone must fail, and not fall back to the processor."""
+    installed = Path(str(importlib.metadata.distribution("onnxruntime-gpu").locate_file("")))
+    crippled = out / "crippled"
+    for path in installed.glob("onnxruntime*"):
+        shutil.copytree(path, crippled / path.name, copy_function=os.symlink)
+    (crippled / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so").unlink()
+    paths = os.pathsep.join([str(crippled), os.environ.get("PYTHONPATH", "")])
+    run(out, "conv16", "onnxruntime", *quick, code=1, environment={"PYTHONPATH": paths})
+
+
 def nan_weights(out: Path) -> None:
     """A job whose model has a NaN among its weights, carried out by the worker and sealed."""
     import onnx
@@ -351,7 +408,7 @@ def nan_weights(out: Path) -> None:
 
     from repro import plan
 
-    for backend in ("torch", "onnxruntime"):
+    for backend in ("torch", "onnxruntime") if HAS_ORT else ("torch",):
         request = plan.Request(
             case="conv16",
             device="x86",
@@ -398,7 +455,140 @@ def killed_worker(out: Path) -> None:
     say(f"a killed worker: exit {process.returncode}: {(printed + errors).strip().splitlines()[-4:]}")
 
 
-PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures)
+# --- the thread's questions ---------------------------------------------------------------------
+
+SWEEP_BUDGET_S = 110.0
+SWEEP_AT_ONCE = 4
+"""Processes that make inputs or check outputs; only one at a time is on the GPU."""
+
+
+class Point(NamedTuple):
+    """One thing to measure: conv16 in a variant, with tensors in `layout` whatever the variant says."""
+
+    variant: str | None
+    layout: str = "chw"
+    case: str = "conv16"
+    closely: bool = False
+    """Name its kernels too."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant or self.case} {self.layout}"
+
+
+WIDTHS = cases.load("conv16").sets["sweep:channels"]
+POINTS = (
+    Point(None, case="calib-copy"),
+    Point(None, case="calib-gemm"),
+    Point(None, closely=True),
+    Point(None, "hwc8", closely=True),
+    Point("nobias", closely=True),
+    Point("nobias", "hwc8", closely=True),
+    Point("c16x16", "hwc8", closely=True),
+    Point("c64x4", "hwc8", closely=True),
+    *(Point(width, "hwc8") for width in WIDTHS if width not in ("c3", "c16")),
+    Point("c16x16"),
+    Point("c64x4"),
+    *(Point(width) for width in WIDTHS if width != "c16"),
+)
+
+
+def measure_point(point: Point, out: Path) -> None:
+    """In a process of its own: make the input, wait for the GPU, measure, let it go, check the output."""
+    from repro.backends import torch as backend
+
+    subject, model = subject_of(point.variant, point.case)
+    planned = {**subject.planned, "io_layout": point.layout}
+    counted = work.count(model, "fp16", point.layout)
+    subject = msgspec.structs.replace(subject, planned=planned, work=counted)
+    spec, result = models.tensors(subject.model, "fp16")
+    source, poison = models.inputs("measure", spec), check.poison(result)
+    path = out / f"{point.label}.onnx"
+    path.write_bytes(model)
+    with (out / "gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if time.monotonic() - BEGIN > SWEEP_BUDGET_S:
+            return
+        made = backend.build(path, out, subject, gpu=True, threads=1, source=source, result=poison)
+        measure.preheat(made.step, warm_up_ms=200, max_seconds=0.7)
+        series, _ = measure.iterate_enqueued(made.queue, made.enqueue, seconds=0.5, iterations=20)
+        kernels = made.kernels() if point.closely else None
+        made.poison(poison)
+        made.step()
+        output = made.output()
+    limit = check.tolerance(subject.tolerances["fp16"], models.weighted_layers(subject.model))
+    checked = check.output(model, source, output, result, limit, seed="measure", library=backend.unoptimised)
+    told = {
+        "median_ms": series.summary().median_ns / 1e6,
+        "n": series.summary().n,
+        "flop": counted.flop,
+        "bytes_high": counted.bytes_high,
+        "bytes_low": counted.bytes_low,
+        "error": checked.error,
+        "ok": checked.ok,
+        "problems": checked.problems,
+        "kernels": kernels,
+    }
+    part = out / f"{point.label}.part"
+    part.write_text(json.dumps(told))
+    part.replace(out / f"{point.label}.json")
+
+
+def part_sweep(out: Path) -> None:
+    """Channels, layouts, bias, and 16 layers of 16 channels against 4 of 64, with torch."""
+    import torch
+
+    # Each child makes a context of its own, which a parent that has one would spoil.
+    assert not torch.cuda.is_initialized()
+    folder = out / "work" / "sweep"
+    folder.mkdir(parents=True)
+    fork = multiprocessing.get_context("fork")
+    alive: list[tuple[Point, Any]] = []
+
+    def reap(most: int) -> None:
+        while len(alive) > most:
+            for entry in list(alive):
+                point, child = entry
+                if child.is_alive() and time.monotonic() - BEGIN > 2 * SWEEP_BUDGET_S:
+                    child.kill()
+                child.join(0.02)
+                if not child.is_alive():
+                    alive.remove(entry)
+                    told = folder / f"{point.label}.json"
+                    say(f"{point.label}: {told.read_text() if told.is_file() else f'exit {child.exitcode}'}")
+
+    for point in POINTS:
+        reap(SWEEP_AT_ONCE - 1)
+        child = fork.Process(target=measure_point, args=(point, folder))
+        child.start()
+        alive.append((point, child))
+    reap(0)
+    sweep_table(folder)
+
+
+def sweep_table(folder: Path) -> None:
+    """Print every point with the fractions of what the calibration cases reached."""
+    found = {
+        point.label: json.loads((folder / f"{point.label}.json").read_text())
+        for point in POINTS
+        if (folder / f"{point.label}.json").is_file()
+    }
+    copy, gemm = found.get(POINTS[0].label), found.get(POINTS[1].label)
+    bandwidth = copy["bytes_low"] / copy["median_ms"] / 1e6 if copy else math.nan
+    rate = gemm["flop"] / gemm["median_ms"] / 1e9 if gemm else math.nan
+    say(f"calib-copy {bandwidth:.0f} GB/s, calib-gemm {rate:.1f} TFLOP/s")
+    print("point, median ms, n, FLOP, unfused bytes, of bandwidth, of rate, output error", flush=True)
+    for label, told in found.items():
+        ms = told["median_ms"]
+        print(
+            f"{label:<16} {ms:9.4f} {told['n']:6d} {told['flop']:16,d} {told['bytes_high']:14,d} "
+            f"{told['bytes_high'] / ms / 1e6 / bandwidth:7.1%} {told['flop'] / ms / 1e9 / rate:7.1%} "
+            f"{told['error']} {'ok' if told['ok'] else told['problems']}",
+            flush=True,
+        )
+
+
+PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures, part_sweep)
 
 
 def main(part: str, out: Path) -> None:

@@ -1,10 +1,15 @@
 """Backends: what builds an engine and executes it. Each is a module that knows nothing of the others.
 
-A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `LOG_LINES` (the forms of log lines
-that may be published), `settings(gpu=…)` (the semantic settings that it has), `release(gpu=…)`,
-`refuse(planned, gpu=…)`, `libraries()`, `unoptimised(model, source)` and `build(…)`, which gives an
-engine: `step()`, `output()`, `effective()`, `layers()`, `structure_hash()`, `options`, `providers`,
-and on a GPU `queue` and `enqueue()`.
+A backend module has `NAME`, `PRODUCT`, `BUILD_OUTLIVES_PROCESS`, `TIMES_ITSELF`, `LOG_LINES` (the forms
+of log lines that may be published), `settings(gpu=…)` (the semantic settings that it has),
+`release(gpu=…)`, `refuse(planned, gpu=…)`, `libraries()`, `unoptimised(model, source)` and `build(…)`,
+which gives an engine: `poison(values)`, `step()`, `output()`, `effective()`, `layers()`,
+`structure_hash()`, `plan_sha256`, `timing_cache`, `options`, `providers`.
+
+Where a build outlives its process it lies in a folder, and `reload(folder, subject)` gives the engine
+again; such an engine also has `profile()`, its layers with their times, taken apart from any timing.
+An engine is measured by the kit's own loop over `step()`, or on a GPU over `enqueue()` on its `queue`;
+one that times itself has `time()` instead, and its module `TIMER`, which says how.
 """
 
 from __future__ import annotations
@@ -14,7 +19,11 @@ from types import ModuleType
 
 from repro.errors import unknown
 
-_MODULES = {"onnxruntime": "repro.backends.onnxruntime", "torch": "repro.backends.torch"}
+_MODULES = {
+    "trtexec": "repro.backends.trtexec",
+    "torch": "repro.backends.torch",
+    "onnxruntime": "repro.backends.onnxruntime",
+}
 
 
 def names() -> tuple[str, ...]:

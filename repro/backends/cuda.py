@@ -7,8 +7,11 @@ own because a driver, once loaded, keeps a context and can hang.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import msgspec
 
 from repro import proc
 from repro.errors import ReproError, Unavailable
+from repro.schema import ReleaseSeen
 
 LIBRARY = "libcuda.so.1"
 RESOLUTION_NS = 500
@@ -151,6 +155,19 @@ class Queue:
         )
 
 
+def built_for(package: str, file: str) -> str | None:
+    """Return the CUDA that an installed package was built for, as `file` in it says; nothing is imported."""
+    with contextlib.suppress(ImportError, OSError):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            # torch: cuda: Optional[str] = '13.0'; ONNX Runtime: cuda_version = '13.0'
+            text = Path(folder, file).read_text()
+            found = re.search(r"^cuda\w*\b[^=\n]*=\s*['\"](\d+(?:\.\d+)*)", text, re.MULTILINE)
+            if found:
+                return found[1]
+    return None
+
+
 def present() -> bool:
     """Tell, without loading anything, whether a driver for NVIDIA GPUs is likely to be here."""
     return any(map(os.path.exists, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")))
@@ -166,6 +183,22 @@ def look() -> Gpu:
         return msgspec.json.decode(finished.stdout, type=Gpu)
     said = finished.stderr.decode(errors="replace").strip().splitlines()
     raise Unavailable(said[-1] if said else "the NVIDIA driver crashed", "`repro doctor` tells more")
+
+
+def check(gpu: Gpu, release: ReleaseSeen) -> None:
+    """Raise `Unavailable` where `release` needs a newer CUDA than the driver knows.
+
+    Within a major version a driver runs what a newer minor has built (NVIDIA's CUDA compatibility guide).
+    """
+    if release.cuda is not None and _major(release.cuda) > _major(gpu.driver_cuda):
+        raise Unavailable(
+            f"{release.name} needs CUDA {_major(release.cuda)}, and the driver knows {gpu.driver_cuda}",
+            f"update the driver, or install a build for CUDA {_major(gpu.driver_cuda)}",
+        )
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def driver_version(root: Path = Path("/")) -> str | None:

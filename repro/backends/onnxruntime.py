@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from repro.backends import cuda
 from repro.backends.cuda import Queue
 from repro.errors import Unavailable
 from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, Subject
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 NAME = "onnxruntime"
 PRODUCT = "ONNX Runtime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-BUILD_OUTLIVES_PROCESS = False
+BUILD_OUTLIVES_PROCESS = TIMES_ITSELF = False
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 LOG_LINES = (
@@ -62,7 +63,9 @@ def release(*, gpu: bool) -> ReleaseSeen:
     for name in ("onnxruntime-gpu",) if gpu else ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)
-            return ReleaseSeen(f"ort-{version}", version)
+            built = cuda.built_for("onnxruntime", "capi/build_and_package_info.py") if gpu else None
+            suffix = f"+cuda{built.partition('.')[0]}" if built else ""
+            return ReleaseSeen(f"ort-{version}{suffix}", version, cuda=built)
     if gpu:
         raise Unavailable(
             "ONNX Runtime with CUDA is not installed", "pip install onnxruntime-gpu in place of onnxruntime"
@@ -85,6 +88,9 @@ class Engine:
 
     queue: Queue | None = None
     """Where the device executes on its own: what is enqueued to it."""
+    plan_sha256: str | None = None
+    recipe_hash: str | None = None
+    timing_cache: str | None = None
 
     def __init__(self, model: bytes, folder: Path, threads: int, source: Array, result: Array) -> None:
         import onnxruntime as ort
@@ -367,8 +373,11 @@ def _precision(graph: onnx.GraphProto) -> str | None:
     """Return the type that the operators compute in, or `mixed`.
 
     It follows from the operators' constants; one without any computes in the type of what it reads.
+    Shapes and indices are no precision.
     """
     import onnx
+
+    whole = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
 
     constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types = constants | {value.name: value.type.tensor_type.elem_type for value in graph.input}
@@ -381,7 +390,7 @@ def _precision(graph: onnx.GraphProto) -> str | None:
             kind = read[0]
             weighted = [constants[name] for name in node.input if name in constants]
             if node.op_type not in _REFORMATS:
-                found.update(weighted or [kind])
+                found.update(set(weighted) - whole or {kind} - whole)
         else:
             continue
         types |= dict.fromkeys(node.output, kind)
@@ -391,9 +400,11 @@ def _precision(graph: onnx.GraphProto) -> str | None:
 
 
 def _io_layout(graph: onnx.GraphProto) -> str | None:
-    """Return `chw` where inputs and outputs of the optimised graph are the plain 4-D tensors."""
-    ends = (*graph.input, *graph.output)
-    return "chw" if all(len(value.type.tensor_type.shape.dim) == 4 for value in ends) else None
+    """Return `chw` where inputs and outputs of the optimised graph are plain tensors of known size."""
+    sizes = [
+        dim.dim_value for value in (*graph.input, *graph.output) for dim in value.type.tensor_type.shape.dim
+    ]
+    return "chw" if sizes and min(sizes) > 0 else None
 
 
 def _ends(graph: onnx.GraphProto, *, hwc: bool) -> str | None:

@@ -25,7 +25,7 @@ import msgspec
 
 from repro.bundle import sign
 from repro.errors import ReproError
-from repro.schema import Fact, Privacy, Record, Stage
+from repro.schema import Fact, Privacy, Record, Scalar, Stage, StateChange
 
 POLICY = "allow-list-1"
 KEY_BYTES = 32
@@ -153,23 +153,66 @@ def private_values() -> tuple[tuple[str, str], ...]:
     return tuple(values)
 
 
+def of_records(records: Iterable[Record]) -> tuple[tuple[str, str], ...]:
+    """Return what the probes found and only pseudonyms may name, as (kind, value): messages repeat it."""
+    return tuple(
+        (fact.name, str(fact.value))
+        for record in records
+        for fact in record.telemetry.facts
+        if fact.private and fact.value is not None
+    )
+
+
 def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
     """Return `record` as it may leave the machine."""
     before = redactor.count
     stages = tuple(_stage(stage, redactor) for stage in record.stages)
     facts = tuple(_fact(fact, names) for fact in record.telemetry.facts)
+    private = {(fact.probe, fact.name) for fact in facts if fact.private}
+    changes = tuple(
+        _change(change, names) if (change.probe, change.name) in private else change
+        for change in record.telemetry.state_changed
+    )
     hidden = sum(fact.private and fact.value is not None for fact in facts)
     hidden += (record.boot is not None) + (record.board.gpu is not None)
     replace = msgspec.structs.replace
     gpu = record.board.gpu
+    if record.case.share == "none":
+        record = _without_model(record, names)
     return replace(
         record,
         boot=names.of("boot", record.boot) if record.boot is not None else None,
         reason=redactor.text(record.reason) if record.reason is not None else None,
         board=replace(record.board, gpu=names.of("gpu-uuid", gpu) if gpu is not None else None),
         stages=stages,
-        telemetry=replace(record.telemetry, facts=facts),
+        telemetry=replace(record.telemetry, facts=facts, state_changed=changes),
         privacy=Privacy(POLICY, hidden + redactor.count - before, names.key_id),
+    )
+
+
+def _without_model(record: Record, names: Pseudonyms) -> Record:
+    """Return a private case's record with pseudonyms for all that somebody with the model could recompute."""
+    replace = msgspec.structs.replace
+
+    def hidden(kind: str, digest: str | None) -> str | None:
+        return None if digest is None else names.of(kind, digest)
+
+    return replace(
+        record,
+        case=replace(record.case, digest=names.of("case", record.case.digest)),
+        model=replace(
+            record.model,
+            digests={name: names.of("model", digest) for name, digest in record.model.digests.items()},
+        ),
+        builds=tuple(
+            replace(
+                build,
+                structure_hash=hidden("structure", build.structure_hash),
+                plan_sha256=hidden("plan", build.plan_sha256),
+                recipe_hash=hidden("recipe", build.recipe_hash),
+            )
+            for build in record.builds
+        ),
     )
 
 
@@ -186,7 +229,14 @@ def _stage(stage: Stage, redactor: Redactor) -> Stage:
 
 
 def _fact(fact: Fact, names: Pseudonyms) -> Fact:
-    if not fact.private or fact.value is None:
-        return fact
-    kind = fact.name.removesuffix("_id").replace("_", "-")
-    return msgspec.structs.replace(fact, value=names.of(kind, str(fact.value)))
+    return msgspec.structs.replace(fact, value=_named(fact.name, fact.value, names)) if fact.private else fact
+
+
+def _change(change: StateChange, names: Pseudonyms) -> StateChange:
+    before, after = (_named(change.name, value, names) for value in (change.before, change.after))
+    return msgspec.structs.replace(change, before=before, after=after)
+
+
+def _named(name: str, value: Scalar | None, names: Pseudonyms) -> str | None:
+    kind = name.removesuffix("_id").replace("_", "-")
+    return None if value is None else names.of(kind, str(value))

@@ -37,8 +37,7 @@ def held(run_id: str, case: str) -> Iterator[None]:
         return
     file = path()
     try:
-        # Readable and writable by all: the next run may be another user's.
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = _opened(file)
     except OSError as error:
         raise Unavailable(
             f"can't open the lock {file} ({error.strerror})", "name another file in TRT_REPRO_LOCK"
@@ -61,6 +60,20 @@ def held(run_id: str, case: str) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def _opened(file: Path) -> int:
+    """Open the lock's file, made for everybody where there is none: the next run may be another user's.
+
+    In a folder that all may write to, Linux refuses to open somebody else's file with O_CREAT
+    (fs.protected_regular), so making and opening are two calls.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(file, flags)
+    with contextlib.suppress(FileExistsError):  # Somebody else was faster.
+        return os.open(file, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    return os.open(file, flags)
 
 
 def _holder(text: bytes) -> str:

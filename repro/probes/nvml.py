@@ -36,6 +36,10 @@ EVENT_REASONS: dict[int, str] = {
     0x400: "reliability",
 }
 """Why the clocks are not higher: the bits of the channel `event_reasons`."""
+SLOWDOWNS = frozenset(
+    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
+)
+"""Those of them that hold the clocks down under load."""
 
 # Numbers of fields and enumerations never change, while the package's names for them come and go.
 _MEMORY_TEMPERATURE, _ENERGY_MJ, _POWER_AVERAGE_MW, _POWER_INSTANT_MW = 82, 83, 185, 186
@@ -165,6 +169,7 @@ class Nvml:
         self._gpu: Any = _NO_PACKAGE
         # The instance under test of a GPU that is shared through MIG; otherwise the GPU itself.
         self._instance: Any = _NO_PACKAGE
+        self._instance_of_mig = False
         self._settled: dict[tuple[Way, ...], tuple[Way, ...] | Absent] = {}
         self._power_kind: str | None = None
         self._ticks = 0
@@ -295,14 +300,18 @@ class Nvml:
             self._nvml = self._gpu = self._instance = started
             return
         self._gpu = self._instance = self._find()
-        if self._uuid is not None and self._uuid.startswith("MIG-"):
+        if self._instance_of_mig:
             self._gpu = self._ask(self._instance, ("nvmlDeviceGetDeviceHandleFromMigDeviceHandle",))
 
     def _find(self) -> Any:
         if self._uuid is not None:
-            found = self._ask(None, ("nvmlDeviceGetHandleByUUID", self._uuid))
-            lost = isinstance(found, Absent) and found.state == "unsupported"
-            return _NO_SUCH_GPU if lost else found
+            # CUDA gives a MIG instance's own UUID, but without the prefix that NVML wants.
+            for name in dict.fromkeys((self._uuid, self._uuid.replace("GPU-", "MIG-", 1))):
+                found = self._ask(None, ("nvmlDeviceGetHandleByUUID", name))
+                if not isinstance(found, Absent) or found.state != "unsupported":
+                    self._instance_of_mig = name.startswith("MIG-") and not isinstance(found, Absent)
+                    return found
+            return _NO_SUCH_GPU
         count = self._ask(None, ("nvmlDeviceGetCount",))
         if isinstance(count, Absent):
             return count

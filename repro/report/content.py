@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import stats
+from repro import attained
 from repro.bundle import Bundle
+from repro.observed import exp, key_figure
+from repro.report import roofs
+from repro.report.listing import Listing, commands
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
     BelowRoof,
     Fails,
+    Layer,
+    LayerTensor,
     OutputCheck,
     Ratio,
     Record,
@@ -34,6 +38,10 @@ FLAG_RANKS = (
     "mismatch",
     "cut_short",
     "substitution",
+    "slowed",
+    "gpu_shared",
+    "clocks_disagree",
+    "enqueue_bound",
     "foreign_load",
     "trend",
     "not_flat",
@@ -42,6 +50,8 @@ FLAG_RANKS = (
     "sealed",
     "sampler",
     "structures",
+    "reformat",
+    "managed_memory",
 )
 SEALED = {
     "at_once": "at once",
@@ -70,35 +80,21 @@ class Report(msgspec.Struct, frozen=True):
     """A whole report; every string in it is safe to print."""
 
     card: tuple[Row, ...]
-    details: tuple[Table, ...]
+    details: tuple[Table | Listing, ...]
 
 
-class KeyFigure(msgspec.Struct, frozen=True):
-    """The time of one inference: exp of the mean of the builds' log medians."""
-
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-    """95 % interval over builds; `None` for a single build, which has none."""
-    builds: int
-
-
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
-    values: dict[str, list[float]] = {}
-    for run in record.runs:
-        values.setdefault(run.build, []).append(run.summary.log_median)
-    builds = [sum(runs) / len(runs) for runs in values.values()]
-    if not builds:
-        return None
-    interval = stats.mean_interval(builds)
-    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
-    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
-
-
-def _exp(value: float) -> float:
-    """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
+def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
+    """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
+    times = [
+        (record, figure.value_ns / 1e9)
+        for record in bundle.records.values()
+        if (figure := key_figure(record)) is not None
+    ]
+    calibrated = attained.calibration(times)
+    found = [
+        attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def report(bundle: Bundle) -> Report:
@@ -116,7 +112,9 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
     more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
+    standin = [("STAND-IN", "a test's program made this; nothing here was measured")]
     rows = [
+        *(standin if record.runtime.place.standin else []),
         ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
         (
             "Claim",
@@ -253,14 +251,15 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
         ("substitution", f"{s.setting} is {s.planned} instead of {s.requested} ({s.declared_by})")
         for s in record.substitutions
     ]
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, list[tuple[str, str]]] = {}
     for run in record.runs:
         for flag in run.flags:
-            seen.setdefault(flag.code, []).append(f"{run.id}: {flag.detail}")
-    for code, details in seen.items():
+            seen.setdefault(flag.code, []).append((run.id, flag.detail))
+    for code, times in seen.items():
         if code in FLAG_RANKS:
-            many = f" (in {len(details)} of {len(record.runs)} runs)" if len(details) > 1 else ""
-            found.append((code, details[0] + many))
+            name, detail = times[0]
+            more = f" and {len(times) - 1} more" if len(times) > 1 else ""
+            found.append((code, f"{name}{more}: {detail}"))
     found += [
         ("clock_set", f"the wall clock was {change.after} during the session")
         for change in record.telemetry.state_changed
@@ -269,17 +268,40 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
     sampler = record.telemetry.sampler
     if sampler is None or sampler.ended != "ok":
         found.append(("sampler", "the sampler ended early: the machine's state is known in part"))
-    if len({build.structure_hash for build in record.builds}) > 1:
-        found.append(("structures", "the builds are not all of one structure"))
+    if len(set(modes(record).values())) > 1:
+        found.append(("structures", f"the builds are not all of one structure: {_modes_text(record)}"))
     return found
+
+
+def modes(record: Record) -> dict[str, str]:
+    """Return a letter for each build: builds of one structure are of one mode, A is the first build's."""
+    letters: dict[str, str] = {}
+    for build in record.builds:
+        letters.setdefault(build.structure_hash or "", chr(ord("A") + min(len(letters), 25)))
+    return {build.id: letters[build.structure_hash or ""] for build in record.builds}
+
+
+def _modes_text(record: Record) -> str:
+    """Return each mode with its builds and its time: `A b0 b2 0.662 ms, B b1 0.684 ms`."""
+    members: dict[str, list[str]] = {}
+    for build, letter in modes(record).items():
+        members.setdefault(letter, []).append(build)
+    parts = []
+    for letter, builds in members.items():
+        values = [run.summary.log_median for run in record.runs if run.build in builds]
+        time = f" {milliseconds(exp(sum(values) / len(values)))} ms" if values else ""
+        parts.append(f"{letter} {' '.join(builds)}{time}")
+    return ", ".join(parts)
 
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share != "full":
+    if record.case.share not in ("full", "model"):
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
+    if record.case.share == "model":
+        return "yes: the user's own model is in the bundle, on the user's word"
     return "yes: model, settings and protocol are in the bundle"
 
 
@@ -298,7 +320,7 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table]:
+def _details(bundle: Bundle) -> Iterable[Table | Listing]:
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",
@@ -327,8 +349,42 @@ def _details(bundle: Bundle) -> Iterable[Table]:
             )
         ),
     )
+    bounded = {each.record.record_name: each for each in attained_by(bundle)}
+    for part in roofs.overview(tuple(bounded.values())):
+        yield _table(part)
     for record in bundle.records.values():
-        yield from _of_record(record, f" of {record.record_name}" if len(bundle.records) > 1 else "")
+        of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        if record.record_name in bounded:
+            yield from map(_table, roofs.details(bounded[record.record_name], of))
+        yield from _of_record(record, of)
+        if record.commands:
+            yield commands(record, of)
+
+
+def layers_table(layers: Sequence[Layer], title: str) -> Table:
+    """Return the layers of an engine in order."""
+    return Table(
+        title,
+        ("layer", "type", "tactic", "in", "out", "time ms", "reformat"),
+        _rows(
+            *(
+                (
+                    layer.name,
+                    layer.type or "–",
+                    layer.tactic or "–",
+                    _formats(layer.inputs),
+                    _formats(layer.outputs),
+                    "–" if layer.time_ns is None else milliseconds(layer.time_ns),
+                    quantity(layer.is_reformat, None),
+                )
+                for layer in layers
+            )
+        ),
+    )
+
+
+def _formats(tensors: Sequence[LayerTensor]) -> str:
+    return ", ".join(f"{tensor.dtype or '?'}:{tensor.format or '?'}" for tensor in tensors) or "–"
 
 
 def _of_record(record: Record, of: str) -> Iterable[Table]:
@@ -353,7 +409,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
     )
     yield Table(
         f"Runs{of}",
-        ("run", "round", "n", "median ms", "min", "p90", "p99", "pre-heat s", "switches/iter", "flags"),
+        ("run", "round", "n", "median ms", "min", "p90", "p99", "pre-heat s", "switches/iter"),
         _rows(
             *(
                 (
@@ -366,11 +422,15 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                     milliseconds(run.summary.p99_ns),
                     f"{run.preheat.seconds:.1f}",
                     quantity(run.involuntary_switches_per_iteration, None),
-                    "; ".join(flag.detail for flag in run.flags) or "–",
                 )
                 for run in record.runs
             )
         ),
+    )
+    yield Table(
+        f"Flags{of}",
+        ("run", "flag", "what"),
+        _rows(*((run.id, flag.code, flag.detail) for run in record.runs for flag in run.flags)),
     )
     yield Table(
         f"Builds{of}",
@@ -380,7 +440,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                 (
                     build.id,
                     f"{build.seconds:.3f}",
-                    (build.structure_hash or "–")[:12],
+                    f"{modes(record)[build.id]} {build.structure_hash[:12]}" if build.structure_hash else "–",
                     f"{build.check.error:.2e}" if build.check and build.check.error is not None else "–",
                     f"{build.check.tolerance:.1e}" if build.check else "–",
                     (", ".join(build.check.problems) or _method(build.check)) if build.check else "–",
@@ -436,12 +496,12 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
         ),
     )
     if record.layers:
-        yield Table(
-            f"Layers{of}",
-            ("layer", "type", "reformat"),
-            _rows(*((layer.name, layer.type, quantity(layer.is_reformat, None)) for layer in record.layers)),
-        )
+        yield layers_table(record.layers, f"Layers{of}")
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _table(part: roofs.Part) -> Table:
+    return Table(part.title, part.columns, _rows(*part.rows))
 
 
 def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:

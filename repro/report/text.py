@@ -59,5 +59,7 @@ def quantity(value: object, unit: str | None) -> str:
     if unit == "bytes" and isinstance(value, (int, float)):
         exponent = 30 if value >= 2**30 else 20 if value >= 2**20 else 10
         return f"{value / 2**exponent:.1f} {'KMG'[exponent // 10 - 1]}iB"
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
     shown = f"{value:g}" if isinstance(value, float) else safe(str(value))
     return f"{shown} {unit}" if unit and unit != "1" else shown

@@ -35,7 +35,7 @@ def call(tmp_path: Path) -> Call:
         finished = subprocess.run(
             command(*arguments),
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": "", **(env or {})},
+            env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
             timeout=120,

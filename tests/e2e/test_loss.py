@@ -257,7 +257,7 @@ def test_a_wall_clock_that_is_set_meanwhile_is_told(tmp_path: Path, monkeypatch:
     (tmp_path / "sitecustomize.py").write_text(SET_CLOCK)
     offset_ns = tmp_path / "offset_ns"
     offset_ns.write_text("0")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with start(tmp_path, *run_arguments("tiny", tmp_path, *LONG)) as process:
         wait_for_turn(tmp_path, 1)
         (tmp_path / "new").write_text(f"{3600 * 10**9}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
+import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -20,12 +23,25 @@ from tests.e2e.test_loss import work_of
 pytestmark = pytest.mark.needs("ssh-keygen", "linux")
 
 
+def _own_terminal() -> None:
+    """Make standard input the terminal that this process is controlled by, so that Ctrl-C reaches it."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def converse(folder: Path, answer: str, *arguments: str) -> tuple[int, str]:
     """Run the command line on a terminal, and answer its one question."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "dumb"}
     with subprocess.Popen(
-        command(*arguments), cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        command(*arguments),
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        preexec_fn=_own_terminal,
     ) as process:
         os.close(theirs)
         seen = b""
@@ -38,7 +54,7 @@ def converse(folder: Path, answer: str, *arguments: str) -> tuple[int, str]:
                 except OSError:
                     break
                 if b"Seal it?" in seen and answer:
-                    os.write(ours, f"{answer}\n".encode())
+                    os.write(ours, answer.encode())
                     answer = ""
             elif process.poll() is not None:
                 break
@@ -48,18 +64,22 @@ def converse(folder: Path, answer: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_the_first_interactive_run_shows_the_preview_and_asks(tmp_path: Path) -> None:
-    code, seen = converse(tmp_path, "y", *run_arguments("tiny", tmp_path))
+    code, seen = converse(tmp_path, "y\n", *run_arguments("tiny", tmp_path))
     assert code == 0, seen
     assert "would hold" in seen
     assert "Seal it?" in seen
     assert bundle.read(bundle_of(tmp_path)).records
-    code, seen = converse(tmp_path, "y", *run_arguments("tiny", tmp_path))
+    code, seen = converse(tmp_path, "y\n", *run_arguments("tiny", tmp_path))
     assert code == 0
     assert "Seal it?" not in seen, "asked once"
 
 
-def test_a_no_seals_nothing_and_keeps_the_work(tmp_path: Path, call: Call) -> None:
-    code, seen = converse(tmp_path, "n", *run_arguments("tiny", tmp_path))
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+@pytest.mark.parametrize("answer", ["n\n", CTRL_C, CTRL_D], ids=["no", "ctrl-c", "ctrl-d"])
+def test_anything_but_yes_seals_nothing_and_keeps_the_work(tmp_path: Path, call: Call, answer: str) -> None:
+    code, seen = converse(tmp_path, answer, *run_arguments("tiny", tmp_path))
     assert code == 130
     assert not list((tmp_path / "bundles").iterdir())
     assert f"repro seal {work_of(tmp_path)}" in seen.replace("\r\n", "")

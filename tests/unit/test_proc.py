@@ -248,3 +248,58 @@ def test_the_lifeline_stays_open_while_the_parent_writes() -> None:
 )
 def test_signals_by_name(status: int, name: str | None) -> None:
     assert proc.signal_name(status) == name
+
+
+def test_a_foreign_program_is_followed_line_by_line(tmp_path: Path) -> None:
+    lines: list[bytes] = []
+    code = (
+        "import os; os.write(1, b'a\\n' + os.getcwd().encode() + b'\\n'); os.write(2, b'c\\n'); os._exit(3)"
+    )
+    assert proc.follow([*PYTHON, code], cwd=tmp_path, note=lines.append) == 3
+    assert lines == [b"a\n", f"{tmp_path.resolve()}\n".encode(), b"c\n"]
+
+
+def test_a_line_without_an_end_comes_in_pieces(tmp_path: Path) -> None:
+    lines: list[bytes] = []
+    proc.follow([*PYTHON, "print('x' * 200_000)"], cwd=tmp_path, note=lines.append)
+    assert max(map(len, lines)) <= 2**16
+    assert b"".join(lines) == b"x" * 200_000 + b"\n"
+
+
+def test_what_goes_wrong_in_noting_a_line_is_no_failure_to_start(tmp_path: Path) -> None:
+    def full(line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        proc.follow([*PYTHON, "while True: print('x', flush=True)"], cwd=tmp_path, note=full)
+
+
+def test_a_followed_program_s_signal_is_a_negative_status(tmp_path: Path) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
+    status = proc.follow([*PYTHON, code], cwd=tmp_path, note=lambda line: None)
+    assert proc.signal_name(status) == "SIGABRT"
+
+
+def test_what_can_t_be_started_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ReproError, match="can't start"):
+        proc.follow([str(tmp_path / "none")], cwd=tmp_path, note=lambda line: None)
+
+
+ENDS_ITS_GROUP = """
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from repro import proc
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
+print(child.pid, flush=True)
+proc.end_own_group()
+"""
+
+
+def test_a_process_that_ends_its_group_takes_what_it_started_along() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDS_ITS_GROUP, ROOT], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert process.wait(30) == -signal.SIGKILL
+    assert gone(child)

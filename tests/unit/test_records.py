@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from repro import records
-from repro.schema import ErrorSeen, Stage
+from repro.backends.cuda import Gpu
+from repro.schema import Effective, ErrorSeen, Layer, Stage
 from repro.turn import Result
 from tests.builders import make_failed, make_record
 
@@ -16,7 +18,7 @@ def test_a_stage_failed_where_any_turn_failed_in_it() -> None:
     error = ErrorSeen("check", "wrong_output", None, "m", "s")
     good = Result(stages=(Stage("prepare", "ok", 0, 1, None), Stage("check", "ok", 1, 2, None)))
     bad = Result(stages=(Stage("prepare", "ok", 5, 6, None), Stage("check", "failed", 6, 7, error)))
-    merged = {stage.name: stage for stage in records._stages([good, bad])}
+    merged = {stage.name: stage for stage in records._stages([good, bad], records.STAGES)}
     assert (merged["prepare"].status, merged["prepare"].start_ns, merged["prepare"].end_ns) == ("ok", 0, 6)
     assert (merged["check"].status, merged["check"].error) == ("failed", error)
     assert merged["run"].status == "not_reached"
@@ -48,3 +50,33 @@ def test_missing_names_each_gap_once_with_a_reason() -> None:
 def test_a_record_survives_its_file() -> None:
     for record in (make_record(), make_failed()):
         assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+
+
+def layers(*reformats: bool) -> tuple[Layer, ...]:
+    return tuple(Layer(f"l{i}", "x", is_reformat=each, time_ns=100) for i, each in enumerate(reformats))
+
+
+def test_layers_that_only_move_data_are_flagged_with_their_share() -> None:
+    (flag,) = records._of_engine(
+        Result(stages=(), layers=layers(True, False, False, True)), Result(stages=()), None
+    )
+    assert flag.code == "reformat"
+    assert flag.detail == "2 of 4 layers only change the layout, 50% of the profiled time"
+    assert records._of_engine(Result(stages=(), layers=layers(False)), Result(stages=()), None) == []
+
+
+def test_layers_that_were_not_timed_have_no_share() -> None:
+    untimed = (Layer("l", "Cast", is_reformat=True),)
+    assert records._of_engine(Result(stages=(), layers=untimed), Result(stages=()), None) == []
+
+
+@pytest.mark.parametrize(
+    ("integrated", "transfers", "flagged"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_managed_memory_on_an_integrated_gpu_is_flagged(
+    integrated: bool, transfers: bool, flagged: bool
+) -> None:
+    gpu = Gpu("g", "GPU-0", "8.7", 14, integrated, 1, 1, "12.0")
+    run = Result(stages=(), effective={"transfers": Effective(transfers, "echo")})
+    codes = [flag.code for flag in records._of_engine(Result(stages=()), run, gpu)]
+    assert codes == (["managed_memory"] if flagged else [])

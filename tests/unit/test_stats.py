@@ -156,3 +156,8 @@ def test_thinning_is_even(count: int, keep: int) -> None:
 def test_thinning_at_its_real_size() -> None:
     chosen = stats.thin(20_001, 20_000)
     assert (chosen.size, np.unique(chosen).size, chosen[-1]) == (20_000, 20_000, 20_000)
+
+
+@pytest.mark.parametrize(("n", "percent", "index"), [(100, 99, 99), (1000, 99, 990), (10, 90, 8), (1, 50, 0)])
+def test_trtexec_s_percentile_is_a_value_of_the_sample(n: int, percent: float, index: int) -> None:
+    assert stats.trtexec_percentile(list(range(n)), percent) == index

@@ -159,6 +159,18 @@ def test_fisher_of_more_columns_counts_every_table() -> None:
     assert pytest.approx(2 / 10) == stats.fisher([2, 0, 1], [0, 2, 0])
 
 
+@pytest.mark.parametrize("table", [((12, 3), (4, 11)), ((9, 6, 1), (3, 8, 5)), ((8, 8), (8, 8))])
+def test_fisher_of_drawn_tables_is_that_of_all(table: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    a, b = table
+    totals = [x + y for x, y in zip(a, b, strict=True)]
+    assert pytest.approx(stats.fisher(a, b), abs=0.01) == stats._fisher_drawn(totals, a)
+
+
+def test_fisher_of_many_counts_is_that_of_scipy() -> None:
+    expected = scipy.stats.fisher_exact([[300, 200], [260, 240]]).pvalue
+    assert pytest.approx(expected, abs=0.005) == stats.fisher([300, 200], [260, 240])
+
+
 def test_fisher_stays_fast_where_every_build_is_another_structure() -> None:
     assert stats.fisher([1] * 40 + [0] * 40, [0] * 40 + [1] * 40) == 1.0
 

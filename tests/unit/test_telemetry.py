@@ -100,7 +100,7 @@ def test_a_channel_keeps_unit_rate_and_privacy_of_its_declaration(tmp_path: Path
     channels = channels_of(record(tmp_path, [{"count": 1.0, "other": 1.0}] * 2), "made-up")
     assert [(c.name, c.unit, c.rate_hz, c.private) for c in channels.values()] == [
         ("count", "1", 1000.0, False),
-        ("other", "s", 1000.0, True),
+        ("other", "s", 1000.0, False),
     ]
 
 
@@ -113,6 +113,16 @@ def test_an_absent_channel_says_why_and_the_others_are_read(tmp_path: Path, stat
     assert (channels["count"].coverage, channels["count"].file, channels["count"].column) == (None,) * 3
     assert (channels["other"].state, channels["other"].column) == ("value", 1)
     assert recording.probes["made-up"].names == ("other",)
+
+
+def test_a_private_channel_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = (CHANNELS[0], msgspec.structs.replace(CHANNELS[1], private=True))
+    monkeypatch.setattr(Scripted, "channels", channels)
+    recording = record(tmp_path, [{"count": 1.0, "other": 4711.0}] * 3)
+    other = channels_of(recording, "made-up")["other"]
+    assert (other.state, other.private, other.file, other.column) == ("denied", True, None, None)
+    assert recording.probes["made-up"].names == ("count",)
+    assert struct.pack("<d", 4711.0) not in (tmp_path / "made-up.rows").read_bytes()
 
 
 def test_a_channel_missed_at_first_may_come_later(tmp_path: Path) -> None:

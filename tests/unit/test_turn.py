@@ -52,6 +52,7 @@ def task(folder: Path, **changes: Any) -> turn.Task:
         "protocol": Protocol("test", 1, 1, 0.001, 3, 0.0, None),
         "process": 0,
         "origin_ns": 0,
+        "home": str(folder),
     }
     return turn.Task(**{**values, **changes})
 
@@ -65,6 +66,8 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrap], None]:
             build=lambda *args, **kwargs: wrap(real.build(*args, **kwargs)),
             libraries=real.libraries,
             unoptimised=real.unoptimised,
+            BUILD_OUTLIVES_PROCESS=False,
+            TIMES_ITSELF=False,
         )
         monkeypatch.setattr(backends, "load", lambda name: module)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from repro.bundle import privacy
 from repro.bundle.privacy import Pseudonyms, Redactor
 from repro.errors import ReproError
-from repro.schema import Fact
+from repro.schema import Fact, StateChange
 from tests.builders import make_failed, make_record
 
 NAMES = Pseudonyms(bytes(range(32)))
@@ -185,7 +185,29 @@ def test_private_facts_become_pseudonyms_and_others_stay() -> None:
         Fact("nvml", "serial", None, "unsupported", None, private=True),
         Fact("host", "cpu_model", None, "value", "Made-up CPU"),
     )
+    changes = (
+        StateChange("nvml", "gpu_uuid", "GPU-1", "GPU-2"),
+        StateChange("nvml", "serial", None, "4711"),
+        StateChange("host", "cpu_model", "Made-up CPU", "another"),
+    )
     told = make_record().telemetry
-    record, _ = publish(telemetry=msgspec.structs.replace(told, facts=facts))
+    record, _ = publish(telemetry=msgspec.structs.replace(told, facts=facts, state_changed=changes))
     values = [fact.value for fact in record.telemetry.facts]
     assert values == [NAMES.of("gpu-uuid", "GPU-1"), NAMES.of("board", "7"), None, "Made-up CPU"]
+    assert [(change.before, change.after) for change in record.telemetry.state_changed] == [
+        (NAMES.of("gpu-uuid", "GPU-1"), NAMES.of("gpu-uuid", "GPU-2")),
+        (None, NAMES.of("serial", "4711")),
+        ("Made-up CPU", "another"),
+    ]
+
+
+def test_what_a_probe_found_and_a_message_repeats_is_taken_out() -> None:
+    facts = (
+        Fact("nvml", "gpu_serial", None, "value", "1652222004711", private=True),
+        Fact("nvml", "pci_bus_id", None, "value", "00000000:3B:00.0", private=True),
+        Fact("nvml", "gpu_name", None, "value", "NVIDIA H200"),
+    )
+    record = make_record(telemetry=msgspec.structs.replace(make_record().telemetry, facts=facts))
+    redactor = Redactor(privacy.of_records([record]))
+    message = "NVIDIA H200 1652222004711 at 00000000:3b:00.0 fell off the bus"
+    assert redactor.text(message) == "NVIDIA H200 <gpu_serial> at <pci_bus_id> fell off the bus"

@@ -81,6 +81,22 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path, monkeypatch: pytest
     assert victim.read_text() == "keep me"
 
 
+def test_a_file_that_another_user_made_is_opened_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where fs.protected_regular is set, O_CREAT on somebody else's file in /run/lock is refused."""
+    with lock.held("run-1", "a"):
+        pass
+    real = os.open
+
+    def protected(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT and Path(path).exists():
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", protected)
+    with lock.held("run-2", "b"):
+        pass
+
+
 def test_without_a_wish_it_lies_where_the_system_keeps_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRT_REPRO_LOCK")
     assert lock.path().name == "trt-repro.lock"

@@ -17,7 +17,7 @@ from repro import telemetry
 from repro.probes import Absent, ChannelSpec, Probe, Reading
 from repro.schema import Fact
 
-CHANNELS = (ChannelSpec("count", "1", "made up"), ChannelSpec("other", "s", "made up", private=True))
+CHANNELS = (ChannelSpec("count", "1", "made up"), ChannelSpec("other", "s", "made up"))
 
 
 def fact(value: str) -> Fact:

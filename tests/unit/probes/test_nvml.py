@@ -275,8 +275,11 @@ def test_without_a_uuid_only_the_only_gpu_is_taken(
 
 
 @needs_stub
-def test_a_mig_instance_has_its_own_memory_and_the_clocks_of_its_gpu(drivers: Path, machine: Path) -> None:
-    script = "p = probe('MIG-of-2'); tell([p.read(), facts(p)])"
+@pytest.mark.parametrize("uuid", ["MIG-of-2", "GPU-of-2"], ids=["by its own name", "as CUDA calls it"])
+def test_a_mig_instance_has_its_own_memory_and_the_clocks_of_its_gpu(
+    drivers: Path, machine: Path, uuid: str
+) -> None:
+    script = f"p = probe('{uuid}'); tell([p.read(), facts(p)])"
     readings, told = play(drivers, machine, script)
     assert {"memory_used": 3009.0, "sm_clock": 1502.0, "power": 250.502}.items() <= readings.items()
     assert told["mig_instance"]["value"] is True

@@ -45,7 +45,7 @@ CASES: list[tuple[str, Record, str]] = [
     (
         "foreign_load",
         make_record(runs=(make_run(0, 1.0, flags=(Flag("foreign_load", "busy"),)),) * 2),
-        "b0r0: busy (in 2 of 2 runs)",
+        "b0r0 and 1 more: busy",
     ),
     (
         "clock_set",

@@ -48,6 +48,7 @@ def test_milliseconds_are_right_to_four_digits(value_ns: float) -> None:
         (2**31, "bytes", "2.0 GiB"),
         (3 * 2**20, "bytes", "3.0 MiB"),
         ("\x1b[2Jx", None, "\\x1b[2Jx"),
+        ((90, 95), None, "90, 95"),
     ],
 )
 def test_quantities_have_their_unit(value: object, unit: str | None, shown: str) -> None:
