@@ -37,6 +37,8 @@ from repro.schema import Fact
 
 BOARD = Path("/board")
 """Where a container finds the board's paths; mounted there read-only."""
+BOARD_VARIABLE = "TRT_REPRO_BOARD"
+"""Names the folder that holds the board's paths, where it is neither / nor /board."""
 BOARD_PATHS = ("sys", "etc/nv_tegra_release", "etc/nvpmodel.conf", "etc/nvpmodel", "var/lib/nvpmodel")
 """What the probes read below `root`, and so what is mounted below `BOARD`."""
 
@@ -63,6 +65,8 @@ _GPU_NODE = re.compile(r"gpu|ga10b|gv11b|gp10b")
 _DEBUG_CLOCKS = "sys/kernel/debug/bpmp/debug/clk"
 _CPUS = "sys/devices/system/cpu"
 
+ELSEWHERE = "another folder"
+"""Told in place of the path of a board's files that are neither this machine's nor a container's."""
 MODE_CONTENT = "mode_"
 """Begins the names of the facts that say what the power mode sets."""
 
@@ -71,7 +75,9 @@ _NO_CAP = Absent("unsupported", "this mode sets none")
 
 
 def root() -> Path:
-    """Return where the board's paths are: below /board in a container that has them, else as they are."""
+    """Return where the board's paths are: below a named folder, below /board, or as they are."""
+    if named := os.environ.get(BOARD_VARIABLE):
+        return Path(named)
     return BOARD if os.path.isdir(BOARD / "sys/class") else Path("/")
 
 
@@ -133,6 +139,7 @@ class Jetson(Sysfs):
         release = self.text(self._root / "etc/nv_tegra_release")
         fact = self.fact
         found = [
+            fact("read_below", str(self._root) if self._root in (Path("/"), BOARD) else ELSEWHERE),
             fact("model", self.text(base / "model")),
             fact("compatible", compatible if isinstance(compatible, Absent) else names),
             *self._release(release),

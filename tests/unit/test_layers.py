@@ -20,7 +20,8 @@ report.imported report.layers report.comparison report.content report.commands r
 report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
 run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
-telemetry probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
+identity clocks telemetry
+probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
 devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
