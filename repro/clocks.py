@@ -144,7 +144,13 @@ def spans(recorded: Mapping[str, Recorded]) -> list[tuple[float, float]]:
             last = time
         if start is not None:
             found.append((start, last))
-    return sorted(found)
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(found):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def _rows(probe: str, told: Recorded) -> list[tuple[float, tuple[str, ...]]]:

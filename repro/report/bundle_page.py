@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro import diagnose, facts
 from repro.bundle import Bundle
-from repro.report import content, figures, html
+from repro.report import content, figures, html, timeline
 from repro.report.text import safe
 
 
@@ -28,7 +28,10 @@ def render(bundle: Bundle) -> str:
             }
             for each in diagnose.diagnose(given)
         ],
-        figures=list(figures.figures(tuple(given.attained.values()), given.networks, given.records)),
+        figures=[
+            *figures.figures(tuple(given.attained.values()), given.networks, given.records),
+            *timeline.figures(bundle),
+        ],
         details=[part for part in report.details if part.rows],
         bundle_id=bundle.id,
     )

@@ -15,7 +15,7 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.bundle_page report.figures report.page report.terminal diagnose facts report.markdown
+report.bundle_page report.timeline report.figures report.page report.terminal diagnose facts report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
