@@ -129,6 +129,16 @@ def held_down(recorded: Mapping[str, Recorded], windows: Sequence[Phase]) -> Hel
     return HeldDown(max(sum(map(bool, rows)) / len(rows) for rows in seen), found)
 
 
+def says_held(channel: str) -> bool:
+    """Tell whether a channel of a Jetson's kernel says that clocks are held down while it is above 0."""
+    return channel.startswith((_ALERT, _ALARM))
+
+
+def counts_held(channel: str) -> bool:
+    """Tell whether a channel counts events that hold clocks down."""
+    return channel.endswith(_COUNTER)
+
+
 def spans(recorded: Mapping[str, Recorded]) -> list[tuple[float, float]]:
     """Return when something held clocks down, as (from, to) in ns of the session."""
     found: list[tuple[float, float]] = []
@@ -167,7 +177,7 @@ def _rows(probe: str, told: Recorded) -> list[tuple[float, tuple[str, ...]]]:
     kernel = [
         (name, told.columns[1 + i])
         for i, name in enumerate(told.names)
-        if probe in _KERNEL and (name.startswith((_ALERT, _ALARM)) or name.endswith(_COUNTER))
+        if probe in _KERNEL and (says_held(name) or counts_held(name))
     ]
     found = []
     last: dict[str, float] = {}
@@ -177,7 +187,7 @@ def _rows(probe: str, told: Recorded) -> list[tuple[float, tuple[str, ...]]]:
             name
             for name, value in values.items()
             # A counter says something only by running.
-            if value > (last.get(name, value) if name.endswith(_COUNTER) else 0)
+            if value > (last.get(name, value) if counts_held(name) else 0)
         )
         last |= values
         if values:

@@ -71,8 +71,10 @@ def _board(record: Record) -> str | None:
 def _power_mode(record: Record) -> str | None:
     """Return a mode with what it sets: boards give different modes the same name."""
     mode = record.board.power_mode
-    if mode is None or not mode.content:
-        return mode and mode.name
+    if mode is None:
+        return None
+    if not mode.content:
+        return mode.name
     return f"{mode.name} ({', '.join(f'{key} {value}' for key, value in sorted(mode.content.items()))})"
 
 

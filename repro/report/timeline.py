@@ -171,8 +171,8 @@ def draw(
         )
     axes[-1].set_xlabel("seconds of the session")
     caption = (
-        "The machine during the session. Above: builds, before measuring (grey) and measuring (blue); the panels "
-        "are shaded where something was measured. A gap is where nothing was read."
+        "The machine during the session. Above: builds, before measuring (grey) and measuring (blue); "
+        "the panels are shaded where something was measured. A gap is where nothing was read."
     )
     if held:
         caption += " Red: something held the clocks down."

@@ -124,7 +124,7 @@ def number(value: float) -> str:
 def pass_time() -> None:
     """Take the time of a run, and write what is to happen in it; a reader never sees half a file."""
     begin = time.monotonic()
-    for at_s, path, text in sorted(map(tuple, SCENARIO.events)):
+    for at_s, path, text in sorted(SCENARIO.events):
         time.sleep(max(0.0, begin + at_s - time.monotonic()))
         part = Path(f"{path}.part")
         part.write_text(text)

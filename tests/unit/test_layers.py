@@ -19,7 +19,7 @@ report.bundle_page report.timeline report.figures report.page report.terminal di
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
-run repeat doctor imported gather plan spec launch.host launch.lock launch worker records turn
+run repeat doctor steady imported gather plan spec launch.host launch.lock launch worker records turn
 identity clocks telemetry
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
