@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from repro import clocks, identity
 from repro.backends import cuda
+from repro.errors import Unavailable
 from repro.probes import Absent, Reading, jetson, jtop
 from repro.probes.jetson import Jetson
 from repro.probes.jetson_power import JetsonPower
@@ -45,7 +46,11 @@ def examine(root: Path) -> Iterator[Said]:
         facts = [*probe.facts(), *power.facts()]
         yield from of_jetson(facts, {**probe.read(), **power.read()})
         yield _others(root)
-    elif root == Path("/") and (gpu := cuda.look()) is not None:
+    elif root == Path("/"):
+        try:
+            gpu = cuda.look()
+        except Unavailable:  # The doctor's lines on devices say why.
+            return
         nvml = Nvml(os.getpid(), gpu.uuid)
         yield from of_gpu(nvml.facts(), nvml.read())
 
@@ -59,9 +64,8 @@ def of_jetson(facts: Sequence[Fact], readings: Mapping[str, Reading]) -> Iterato
     model, module, l4t, jetpack = ("unread" if name is None else name for name in names)
     yield Said("board", "ok", f"{model} (module {module}), L4T {l4t}, JetPack {jetpack}")
     if fact_value(facts, "read_below") == jetson.ELSEWHERE:
-        yield Said(
-            "board", "warn", "read from another folder, not from this machine", "unset TRT_REPRO_BOARD"
-        )
+        text = "read from another folder, not from this machine"
+        yield Said("board", "warn", text, f"unset {jetson.BOARD_VARIABLE}")
     emulated = next((fact for fact in facts if fact.name == "emulated"), None)
     if emulated is not None and emulated.value is not None:
         text = f"it emulates {emulated.value}: {emulated.reason}"
