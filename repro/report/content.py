@@ -11,7 +11,7 @@ from repro import attained, clocks
 from repro.bundle import Bundle
 from repro.observed import exp, key_figure
 from repro.probes.jetson import ELSEWHERE
-from repro.report import roofs
+from repro.report import roofs, state
 from repro.report.listing import Listing, commands
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
@@ -438,6 +438,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
             )
         ),
     )
+    yield _table(state.clocks(record, of))
     yield Table(
         f"Flags{of}",
         ("run", "flag", "what"),

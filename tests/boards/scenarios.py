@@ -101,6 +101,25 @@ def events(here: Here) -> Any:
             probe.close()
 
 
+def vanished(here: Here) -> Any:
+    """Take a thermal sensor away while both read."""
+    with here.service():
+        probe, own = here.probe(), JetsonPower(Path("/"))
+        try:
+            until("a reading", lambda: isinstance(probe.read().get("temperature_cpu"), float))
+            before = {"jtop": probe.read(), "sysfs": own.read()}
+            zone = next(z for z in here.tree.thermal.glob("thermal_zone*") if "cpu" in zone_of(z))
+            (zone / "temp").unlink()
+            until("the event", lambda: not isinstance(probe.read().get("temperature_cpu"), float))
+            return {"before": before, "after": {"jtop": probe.read(), "sysfs": own.read()}}
+        finally:
+            probe.close()
+
+
+def zone_of(zone: Path) -> str:
+    return (zone / "type").read_text().lower()
+
+
 def killed(here: Here) -> Any:
     """Kill the service while a client listens, then let another one come."""
     with here.service() as group:

@@ -79,6 +79,16 @@ def test_events_show_in_both(version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_sensor_that_vanishes_is_missed_by_both(version: str, tmp_path: Path) -> None:
+    told = on("agx_orin_jp6", tmp_path, "vanished", version)
+    for source in ("jtop", "sysfs"):
+        assert told["before"][source]["temperature_cpu"] == 52.562
+        gone = told["after"][source].pop("temperature_cpu")
+        assert gone["state"] == ("missed" if source == "jtop" else "unsupported")
+        assert told["before"][source].items() >= told["after"][source].items(), "the others go on"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_killed_service_is_missed_from_then_on(version: str, tmp_path: Path) -> None:
     told = on("thread", tmp_path, "killed", version)
     reasons = {(r["state"], r["reason"]) for r in told["lost"].values()}

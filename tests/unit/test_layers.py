@@ -17,7 +17,7 @@ ORDER = """
 __main__ cli
 report.bundle_page report.timeline report.figures report.page report.terminal diagnose facts report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
-report.preview report.plot report.html report.roofs report.text report
+report.preview report.plot report.html report.state report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
 run repeat doctor steady imported gather plan spec launch.host launch.lock launch worker records turn
 identity clocks telemetry
