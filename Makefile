@@ -6,6 +6,10 @@ VARIANTS ?=
 # Several variants of it: core, sweep:channels, all, or names with commas; empty: what CASE names.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
+PLACE ?= auto
+# Where: host, docker or auto.
+RELEASE ?=
+# Which pinned release (`repro images list`); empty: the device's own.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
 A ?=
@@ -24,20 +28,24 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ab releases verify show compare doctor cases devices test lint format bench bench-stats \
-  measure-ab measure-gpu schema lock clean
+.PHONY: help repro ab releases images verify show compare doctor cases devices test test-arm64 lint format \
+  bench bench-stats measure-ab measure-gpu schema compose lock clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) $(if $(VARIANTS),--variants=$(VARIANTS)) $(ARGS)
+	@$(REPRO) run $(CASE) --device $(DEVICE) --place $(PLACE) $(if $(RELEASE),--release $(RELEASE)) \
+	  $(if $(VARIANTS),--variants=$(VARIANTS)) $(if $(filter-out auto,$(DEVICE)),--pull) $(ARGS)
 
 ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
-	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) $(ARGS)
+	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) --place $(PLACE) $(ARGS)
 
 releases: $(VENV)/run.stamp ## List the releases and where they are.
 	@$(REPRO) releases
+
+images: $(VENV)/run.stamp ## Build the image of RELEASE for DEVICE, and have it prove what it holds.
+	@$(REPRO) images build $(RELEASE) --device $(DEVICE) $(ARGS)
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)
@@ -58,7 +66,10 @@ devices: $(VENV)/run.stamp ## List the devices.
 	@$(REPRO) devices
 
 test: $(VENV)/dev.stamp ## Run the tests; what can't run here is skipped by name.
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+test-arm64: $(VENV)/dev.stamp ## Build and run the image for orin for arm64, under qemu (root; never for timing).
+	$(BIN)/python -m tests.docker.arm64 $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style and types.
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -81,12 +92,16 @@ bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, be
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas
 
+compose: $(VENV)/run.stamp ## Write compose.yaml from the launcher's options.
+	$(BIN)/python -m repro.launch.compose
+
 lock: $(VENV)/dev.stamp ## Lock every dependency anew, for all platforms and Pythons (needs the network).
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.10 --extra run --group build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.10 --group dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/python images/lock.py $(BIN)/uv
 
 clean: ## Remove caches and builds; never bundles, keys or work folders.
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

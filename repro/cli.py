@@ -97,7 +97,18 @@ def _measuring_options(command: F) -> F:
                 "--device", default="auto", show_default=True, help="What to measure on (`repro devices`)."
             ),
             click.option("--backend", help="What builds and executes; default: the device's own."),
-            click.option("--place", default="auto", show_default=True, help="Where the worker runs."),
+            click.option(
+                "--place", default="auto", show_default=True, help="Where the worker runs: host or docker."
+            ),
+            click.option(
+                "--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing."
+            ),
+            click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0."),
+            click.option(
+                "--jtop",
+                is_flag=True,
+                help="For a container on a Jetson: let jtop's socket in (root on the board).",
+            ),
             click.option("--protocol", help="brief, standard or forum; default: the device's own."),
             click.option("--duration", type=Duration(), help="Least measured time of a run."),
             click.option("--iterations", type=int, help="Least number of iterations of a run."),
@@ -135,7 +146,7 @@ def _measuring_options(command: F) -> F:
     flag_value="core",
     help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
 )
-@click.option("--release", help="Runtime release; default: the one that is installed (`repro releases`).")
+@click.option("--release", help="Runtime release; default: the place's own (`repro releases`).")
 @click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--builds", type=int, help="Number of builds.")
 @click.option("--runs", type=int, help="Runs of each build.")
@@ -864,7 +875,7 @@ def releases(context: click.Context) -> None:
         elif not row.available:
             state = f"not available: {row.reason}"
         elif not row.requirements:
-            state = "not here"
+            state = "as an image (`repro images list`)" if row.base else "not here"
         elif environments.is_made(row):
             state = f"in {environments.place(row)}"
         else:
@@ -881,6 +892,83 @@ def install(release: str) -> None:
     found = environments.choose(release, "cpu", "onnxruntime", gpu=False, say=_say)
     where = _shown(found.interpreter) if found.interpreter else "the kit's own environment"
     click.echo(f"{found.release.name} is in {where}")
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+@cli.group()
+def images() -> None:
+    """List, build, pull and lock the images of pinned releases."""
+
+
+_device = click.option("--device", default="auto", show_default=True, help="Whose image (`repro devices`).")
+
+
+@images.command("list")
+@click.option("--device", help="Only those of this device.")
+def list_images(device: str | None) -> None:
+    """List the releases that have an image, and which of them the engine has."""
+    from repro import devices, images
+    from repro.containers import connect
+    from repro.errors import Unavailable
+
+    wanted = devices.DEVICES if device is None else [devices.choose(device).name]
+    engine = None
+    try:
+        engine = connect()
+    except Unavailable as error:
+        _say(f"which of them are built is not known: {error}")
+    for line in images.listing(wanted, engine):
+        click.echo(line)
+
+
+@images.command()
+@click.argument("release", required=False)
+@_device
+@click.option("--base", help="Build on this image of the engine, which must hold the same.")
+@click.option(
+    "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
+)
+def build(release: str | None, device: str, base: str | None, python_archive: Path | None) -> None:
+    """Build a release's image, and have it prove what it holds.
+
+    Default: the release that fits the device.
+    """
+    from repro import images, places
+
+    engine, row = places.pinned(device, release)
+    image = images.build(engine, row, _say, base=base, archive=python_archive)
+    click.echo(f"{image.name}  {image.id}")
+
+
+@images.command()
+@click.argument("release", required=False)
+@_device
+def pull(release: str | None, device: str) -> None:
+    """Pull the base of a release's image, by its locked digest where there is one."""
+    from repro import images, places
+
+    engine, row = places.pinned(device, release)
+    images.fitting(engine, row)
+    image = images.pull(engine, row, _say)
+    click.echo(f"{row.base}  {image.repo_digest or image.id}")
+
+
+@images.command("lock")
+def lock_images() -> None:
+    """Write the digests of the images that the engine has into images/lock.json."""
+    import datetime
+
+    from repro import images, releases
+    from repro.containers import connect
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for name, entry in images.lock(connect(), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
+        click.echo(f"{name}  {entry.base_digest}")
+
+
+# --- what the verbs share -------------------------------------------------------------------------
 
 
 def _newest() -> Path:

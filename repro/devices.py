@@ -19,12 +19,21 @@ class Device(msgspec.Struct, frozen=True):
     backends: tuple[str, ...]
     protocol: str
     gpu: bool
+    image_backend: str = "trtexec"
+    """What its images measure with."""
 
 
 DEVICES = {
     device.name: device
     for device in (
-        Device("cpu", "this machine's processor, with ONNX Runtime", ("onnxruntime",), "brief", gpu=False),
+        Device(
+            "cpu",
+            "this machine's processor, with ONNX Runtime",
+            ("onnxruntime",),
+            "brief",
+            gpu=False,
+            image_backend="onnxruntime",
+        ),
         Device(
             "x86",
             "an NVIDIA GPU in a PC or server, with TensorRT's trtexec, torch or ONNX Runtime",

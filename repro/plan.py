@@ -11,27 +11,16 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from repro import (
-    __version__,
-    backends,
-    bundle,
-    cases,
-    devices,
-    environments,
-    lowering,
-    measure,
-    models,
-    work,
-)
+from repro import __version__, bundle, cases, devices, environments, lowering, measure, models, places, work
 from repro.backends import trtexec
 from repro.bundle import privacy
 from repro.environments import Environment, Say
 from repro.errors import Unavailable, UsageError
+from repro.places import Asked, Where
 from repro.schema import (
     AnyClaim,
     Arm,
@@ -39,7 +28,6 @@ from repro.schema import (
     Job,
     Kit,
     OnnxFile,
-    Place,
     Protocol,
     Reference,
     ResolvedCase,
@@ -89,6 +77,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     backend: str | None = None
     place: str = "auto"
+    pull: bool = False
+    """An image that is missing may be built."""
+    gpu: str | None = None
+    """For a container: the GPU, by index or UUID."""
+    jtop: bool = False
+    """For a container on a Jetson: jtop's socket is let in."""
     protocol: str | None = None
     builds: int | None = None
     runs: int | None = None
@@ -130,68 +124,68 @@ class Wanted(NamedTuple):
     arm: Arm | None = None
 
 
-class Target(NamedTuple):
-    """What it runs on, and with what."""
-
-    device: devices.Device
-    name: str
-    backend: ModuleType
-
-
 Experiments = dict[str, cases.Experiment]
 
 
-def make(request: Request, say: Say = _quiet) -> tuple[Job, Experiments]:
-    """Decide everything that can be decided before measuring; return the job and its experiments.
+class Planned(NamedTuple):
+    """A job, the experiments in it, and the place that was chosen for it."""
+
+    job: Job
+    experiments: Experiments
+    where: Where
+
+
+def make(request: Request, say: Say = _quiet) -> Planned:
+    """Decide everything that can be decided before measuring.
 
     `say` is told what takes a while or may not be what the user thinks.
     """
     if request.arms:
         return _alternating(request, request.arms, say)
     case, variants = chosen(request)
-    target = choose_target(request, request.device, request.backend)
     if request.rounds is not None:
         raise UsageError("--rounds is for alternating comparisons", "use --builds")
-    environment = choose_environment(target, request.release, request.python, say)
+    where = choose_place(request, {request.release}, say)
+    environment = places.environment(where, request.release, request.python, say)
     wanted = [Wanted("subject", cases.resolve(case, variant), environment) for variant in variants]
-    if target.device.gpu if request.calibrate is None else request.calibrate:
+    if where.device.gpu if request.calibrate is None else request.calibrate:
         wanted += [
             Wanted("calibration", cases.resolve(cases.load(name), None), environment) for name in CALIBRATION
         ]
-    return compose(request, target, wanted, protocol_of(request, target))
+    return compose(request, where, wanted, protocol_of(request, where))
 
 
-def _alternating(request: Request, arms: tuple[ArmRequest, ArmRequest], say: Say) -> tuple[Job, Experiments]:
+def _alternating(request: Request, arms: tuple[ArmRequest, ArmRequest], say: Say) -> Planned:
     a, b = (side.spec.case for side in arms)
     if a != b:
         raise UsageError(f"{a} and {b} are two cases", "the arms are forms of one case")
     case = cases.load(a, request.cases_folder)
-    target = choose_target(request, request.device, request.backend)
-    wanted = [arm(name, side, case, target, say) for name, side in zip(ARMS, arms, strict=True)]
-    outlives = target.backend.BUILD_OUTLIVES_PROCESS
+    where = choose_place(request, {side.spec.release for side in arms}, say)
+    wanted = [arm(name, side, case, where, say) for name, side in zip(ARMS, arms, strict=True)]
+    outlives = where.runtime.BUILD_OUTLIVES_PROCESS
     protocol = measure.alternating_protocol(
-        protocol_of(request, target), build_outlives_process=outlives, rounds=request.rounds
+        protocol_of(request, where), build_outlives_process=outlives, rounds=request.rounds
     )
-    return compose(request, target, wanted, protocol, say=say)
+    return compose(request, where, wanted, protocol, say=say)
 
 
-def arm(name: Arm, side: ArmRequest, case: cases.Case, target: Target, say: Say) -> Wanted:
+def arm(name: Arm, side: ArmRequest, case: cases.Case, where: Where, say: Say) -> Wanted:
     """Return an arm of a comparison; raise `Unavailable` where a setting of it would mean nothing here."""
     spec = side.spec
     experiment = cases.resolve(case, spec.variant, spec.settings)
-    has = target.backend.settings(gpu=target.device.gpu)
-    on_device = case.on.get(target.device.name, {})
+    has = where.runtime.settings(gpu=where.device.gpu)
+    on_device = case.on.get(where.device.name, {})
     for setting in spec.settings:
         if setting not in has:
             raise Unavailable(
-                f"{target.backend.PRODUCT} on {target.device.name} has no setting '{setting}'",
+                f"{where.runtime.PRODUCT} on {where.device.name} has no setting '{setting}'",
                 f"it has {', '.join(sorted(has - cases.NOT_TO_CHANGE))}",
             )
         if setting in on_device and on_device[setting] != getattr(experiment.settings, setting):
             raise Unavailable(
-                f"{case.id} always runs with {setting}={on_device[setting]} on {target.device.name}"
+                f"{case.id} always runs with {setting}={on_device[setting]} on {where.device.name}"
             )
-    environment = choose_environment(target, spec.release, side.python, say)
+    environment = places.environment(where, spec.release, side.python, say)
     return Wanted("subject", experiment, environment, spec.threads, name)
 
 
@@ -211,9 +205,16 @@ def chosen(request: Request) -> tuple[cases.Case, tuple[str | None, ...]]:
 def estimate_s(request: Request) -> float:
     """Return about how long a request will measure, by its protocol alone: nothing has run yet."""
     _, variants = chosen(request)
-    target = choose_target(request, request.device, request.backend)
-    protocol = protocol_of(request, target)
-    calibration = len(CALIBRATION) if target.device.gpu and request.calibrate is not False else 0
+    try:
+        where = choose_place(msgspec.structs.replace(request, pull=False), {request.release}, _quiet)
+    except Unavailable:
+        if not request.pull:
+            raise
+        # Its image will be built once the user has agreed.
+        device = devices.choose(request.device)
+        where = Where(device=device, backend=device.image_backend)
+    protocol = protocol_of(request, where)
+    calibration = len(CALIBRATION) if where.device.gpu and request.calibrate is not False else 0
     run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
     round_s = run_s * protocol.runs * (len(variants) + calibration)
     rounds = protocol.builds
@@ -222,30 +223,43 @@ def estimate_s(request: Request) -> float:
     return rounds * round_s
 
 
-def choose_target(request: Request, device_name: str, backend_name: str | None) -> Target:
-    """Choose device and backend; raise where that can't be had here."""
-    device = devices.choose(device_name)
-    if backend_name is None and (request.python or any(side.python for side in request.arms or ())):
+def choose_place(
+    request: Request,
+    releases: set[str | None],
+    say: Say,
+    *,
+    device: str | None = None,
+    backend: str | None = None,
+) -> Where:
+    """Choose where a request runs whose turns are of `releases`; `device` and `backend` may be settled."""
+    device, backend = device or request.device, backend or request.backend
+    on_host = None
+    if request.python or any(side.python for side in request.arms or ()):
+        on_host = "an interpreter that is named is the host's"
         # The kit's own environment need not have the runtime that the other one has.
-        backend_name = next((name for name in device.backends if name in environments.IN_PYTHON), None)
-    name = devices.backend(device, backend_name)
-    if request.place not in ("auto", "host"):
-        raise UsageError(f"unknown place '{request.place}'", "this version runs on the host only")
-    return Target(device, name, backends.load(name))
-
-
-def choose_environment(target: Target, release: str | None, python: Path | None, say: Say) -> Environment:
-    """Choose the interpreter that has `release`; see `environments.choose`."""
-    return environments.choose(
-        release, target.device.name, target.name, gpu=target.device.gpu, python=python, say=say
+        names = devices.choose(device).backends
+        backend = backend or next((name for name in names if name in environments.IN_PYTHON), None)
+    elif len(releases) > 1:
+        on_host = "a container holds one release, and these are two"
+    asked = Asked(
+        device=device,
+        release=next(iter(releases)) if len(releases) == 1 else None,
+        backend=backend,
+        place=request.place,
+        on_host=on_host,
+        pull=request.pull,
+        gpu=request.gpu,
+        jtop=request.jtop,
+        own=request.like is None and request.against is None,
     )
+    return places.choose(asked, say)
 
 
-def protocol_of(request: Request, target: Target) -> Protocol:
+def protocol_of(request: Request, where: Where) -> Protocol:
     """Return the protocol that is asked for, or the device's own."""
     return measure.protocol(
-        request.protocol or target.device.protocol,
-        build_outlives_process=target.backend.BUILD_OUTLIVES_PROCESS,
+        request.protocol or where.device.protocol,
+        build_outlives_process=where.runtime.BUILD_OUTLIVES_PROCESS,
         builds=request.builds,
         runs=request.runs,
         seconds=request.duration_s,
@@ -255,17 +269,17 @@ def protocol_of(request: Request, target: Target) -> Protocol:
 
 def compose(
     request: Request,
-    target: Target,
+    where: Where,
     wanted: Sequence[Wanted],
     protocol: Protocol,
     *,
     seed: int | None = None,
     parent: str | None = None,
     say: Say = _quiet,
-) -> tuple[Job, Experiments]:
+) -> Planned:
     """Put together a job of experiments that were chosen."""
-    if request.keep_log and not target.backend.BUILD_OUTLIVES_PROCESS:
-        raise UsageError(f"--keep-log keeps trtexec's log, and {target.name} is measured", "leave it out")
+    if request.keep_log and not where.runtime.BUILD_OUTLIVES_PROCESS:
+        raise UsageError(f"--keep-log keeps trtexec's log, and {where.backend} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
     experiments: Experiments = {}
@@ -276,7 +290,7 @@ def compose(
         prefix = f"{each.arm.lower()}-" if each.arm else ""
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
-        subjects.append(_subject(name, each, target, protocol))
+        subjects.append(_subject(name, each, where, protocol))
     asked = [subject for subject in subjects if subject.role == "subject"]
     refused = [subject for subject in asked if subject.refused]
     # An arm alone compares nothing.
@@ -284,7 +298,7 @@ def compose(
         first = refused[0]
         more = f", nor the other {len(asked) - 1}" if len(asked) > 1 and not first.arm else ""
         label = experiments[first.record_name].label
-        raise Unavailable(f"{target.backend.PRODUCT} can't run {label}{more} ({first.refused})")
+        raise Unavailable(f"{where.runtime.PRODUCT} can't run {label}{more} ({first.refused})")
     if asked[0].arm:
         _say_of_arms(*asked, say=say)
     released = {each.environment.release.name for each in wanted}
@@ -294,19 +308,19 @@ def compose(
         run_id=run_id,
         session_id=run_id,
         seed=secrets.randbelow(2**31) if seed is None else seed,
-        device=target.device.name,
-        backend=target.name,
+        device=where.device.name,
+        backend=where.backend,
         release=released.pop() if len(released) == 1 else MULTI,
         protocol=protocol,
         threads=request.threads,
         timeout_build_s=request.timeout_build_s,
         timeout_run_s=request.timeout_run_s,
         keep_log=request.keep_log,
-        place=Place("host", standin=target.name == trtexec.NAME and trtexec.is_standin()),
+        place=where.place,
         subjects=tuple(subjects),
         parent=parent,
     )
-    return job, experiments
+    return Planned(job, experiments, where)
 
 
 def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
@@ -317,9 +331,9 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
         say("both arms are the same experiment: this shows the noise of the machine and nothing else")
 
 
-def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> Subject:
+def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Subject:
     """Plan one experiment for a device and backend, or say why it can't run there."""
-    device, backend, experiment = target.device, target.backend, wanted.experiment
+    device, backend, experiment = where.device, where.runtime, wanted.experiment
     case = experiment.case
     planned = lowering.plan(
         experiment.settings, case.on.get(device.name, {}), device.name, backend.settings(gpu=device.gpu)
@@ -362,7 +376,8 @@ def _subject(name: str, wanted: Wanted, target: Target, protocol: Protocol) -> S
         work=work.count(data, precision, experiment.settings.io_layout) if data else None,
         refused=refused,
         arm=wanted.arm,
-        release=release,
+        # An image has proved its release when it was built, under a name that the runtime doesn't know.
+        release=release if where.image is None else None,
         interpreter=str(interpreter) if interpreter else None,
         threads=wanted.threads,
     )

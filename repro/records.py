@@ -31,6 +31,7 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
+    Place,
     ProtocolSeen,
     Record,
     ReleaseSeen,
@@ -84,7 +85,9 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         release = _own_release(job, gpu=DEVICES[job.device].gpu)
         driver = cuda.driver_version() if gpu else None
         if release:
-            release = msgspec.structs.replace(release, driver=driver)
+            # An image has the name of its row, which says more than the runtime knows of itself.
+            name = job.release if job.place.kind == "docker" else release.name
+            release = msgspec.structs.replace(release, name=name, driver=driver)
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
@@ -241,7 +244,9 @@ def _record(
             provider=first.provider,
             libraries=first.libraries,
             options=first.options,
-            place=msgspec.structs.replace(job.place, limits=sitting.limits, virtualised=sitting.virtualised),
+            place=msgspec.structs.replace(
+                job.place, limits=_limits(job.place, sitting.limits), virtualised=sitting.virtualised
+            ),
         ),
         board=identity.board(
             recording.telemetry.facts,
@@ -278,6 +283,14 @@ def _record(
         missing=(),
     )
     return msgspec.structs.replace(record, missing=missing(record))
+
+
+def _limits(place: Place, seen: Limits) -> Limits:
+    """Return the limits seen from inside, and, where the control groups can't be read there, those set."""
+    if place.limits is None:
+        return seen
+    both = zip(msgspec.structs.astuple(seen), msgspec.structs.astuple(place.limits), strict=True)
+    return Limits(*(inside if inside is not None else told for inside, told in both))
 
 
 def _differs(build: Build, builds: Sequence[Build]) -> bool:
@@ -481,11 +494,13 @@ WHY_MISSING = {
     "runtime.release.l4t": "not a Jetson",
     "runtime.provider": "no session was made",
     "runtime.place.image_id": "no container",
-    "runtime.place.repo_digest": "no container",
+    "runtime.place.repo_digest": "no container, or an image that was built and never in a registry",
     "runtime.place.base_digest": "no container",
+    "runtime.place.engine": "no container",
     "runtime.place.limits": "the place tells none",
     "runtime.place.limits.cpus": "the control group sets none",
     "runtime.place.limits.memory_bytes": "the control group sets none",
+    "runtime.place.limits.pids": "the control group sets none",
     "runtime.place.virtualised": "this system doesn't tell",
     "board.matched_id": "the table of boards holds GPUs only, and not all of them",
     "board.name": "this system doesn't tell the processor's name",

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 
 import msgspec
 
-from repro import bundle, cases, measure, plan
+from repro import bundle, cases, measure, places, plan
 from repro.bundle import privacy
 from repro.environments import Say
 from repro.errors import Refused, Unavailable, UsageError
-from repro.plan import ArmRequest, Experiments, Request, Target, Wanted
+from repro.places import Where
+from repro.plan import ArmRequest, Planned, Request, Wanted
 from repro.probes.host import usable_cores
-from repro.schema import RECORD_NAME_PATTERN, Job, Protocol, Record, Scalar
+from repro.schema import RECORD_NAME_PATTERN, Protocol, Record, Scalar
 from repro.spec import parse
 
 BOUNDS = {
@@ -44,7 +45,7 @@ FIXED = (
 FIXED_AGAINST = ("backend", "builds", "runs", "calibrate")
 
 
-def make(request: Request, say: Say) -> tuple[Job, Experiments]:
+def make(request: Request, say: Say) -> Planned:
     """Plan the repetition that `request` asks for (`like` or `against`)."""
     if request.like and request.against:
         raise UsageError("--like and --against exclude each other", "name one bundle")
@@ -55,30 +56,31 @@ def make(request: Request, say: Say) -> tuple[Job, Experiments]:
     return plan.make(request, say)
 
 
-def like(request: Request, opened: bundle.Bundle, say: Say) -> tuple[Job, Experiments]:
+def like(request: Request, opened: bundle.Bundle, say: Say) -> Planned:
     """Plan the experiments of a bundle once more, with everything that its records fix."""
     _refuse_options(request, "--like repeats everything", FIXED, "or take --against to change something")
     if request.case:
         raise UsageError("--like takes the case from the bundle", f"leave {request.case} out")
     first = _first(opened, say)
     with _known_here():
-        target = _target(request, first)
-        wanted = [_wanted(request, record, target, say) for record in opened.records.values()]
+        releases = {record.runtime.release.name for record in opened.records.values()}
+        where = _where(request, first, {*releases}, say)
+        wanted = [_wanted(request, record, where, say) for record in opened.records.values()]
     protocol = _protocol(first)
-    job, experiments = plan.compose(
-        request, target, wanted, protocol, seed=first.protocol.seed, parent=opened.id, say=say
+    planned = plan.compose(
+        request, where, wanted, protocol, seed=first.protocol.seed, parent=opened.id, say=say
     )
-    for subject, record in zip(job.subjects, opened.records.values(), strict=True):
+    for subject, record in zip(planned.job.subjects, opened.records.values(), strict=True):
         if subject.planned != record.settings.planned:
             raise Unavailable(
                 f"this kit plans {subject.record_name} otherwise than the bundle "
                 f"({_difference(record.settings.planned, subject.planned)})",
                 f"use kit {record.kit.version}",
             )
-    return job, experiments
+    return planned
 
 
-def against(request: Request, opened: bundle.Bundle, say: Say) -> tuple[Job, Experiments]:
+def against(request: Request, opened: bundle.Bundle, say: Say) -> Planned:
     """Plan a bundle's experiment as arm A, and as arm B the same with what the request says instead."""
     _refuse_options(
         request, "--against repeats the bundle beside it", FIXED_AGAINST, "--rounds says how often"
@@ -89,26 +91,30 @@ def against(request: Request, opened: bundle.Bundle, say: Say) -> tuple[Job, Exp
     if spec is not None and spec.case != record.case.id:
         raise UsageError(f"the bundle is of {record.case.id}", f"not of {spec.case}")
     with _known_here():
-        target = _target(request, first)
-        a = _wanted(request, record, target, say)._replace(arm="A")
+        of_a = record.runtime.release.name
+        of_b = (spec.release if spec else None) or request.release
+        if of_b is None and request.place == "docker":
+            of_b = of_a  # Elsewhere it is the one that is installed.
+        where = _where(request, first, {of_a, of_b}, say)
+        a = _wanted(request, record, where, say)._replace(arm="A")
     if spec is None:
-        environment = plan.choose_environment(target, request.release, request.python, say)
+        environment = places.environment(where, request.release, request.python, say)
         b = a._replace(environment=environment, arm="B")
     else:
         if spec.release and request.release:
             raise UsageError(f"both --release and {request.case} name a release", "name it once")
         spec = msgspec.structs.replace(spec, release=spec.release or request.release)
-        b = plan.arm("B", ArmRequest(spec, request.python), a.experiment.case, target, say)
+        b = plan.arm("B", ArmRequest(spec, request.python), a.experiment.case, where, say)
         b = b._replace(threads=b.threads or a.threads)
     if request.threads is not None:
         b = b._replace(threads=request.threads)
-    base = plan.protocol_of(request, target) if request.protocol else _protocol(first)
+    base = plan.protocol_of(request, where) if request.protocol else _protocol(first)
     given = {"seconds": request.duration_s, "iterations": request.iterations}
     base = msgspec.structs.replace(base, **{k: v for k, v in given.items() if v is not None})
     protocol = measure.alternating_protocol(
-        base, build_outlives_process=target.backend.BUILD_OUTLIVES_PROCESS, rounds=request.rounds
+        base, build_outlives_process=where.runtime.BUILD_OUTLIVES_PROCESS, rounds=request.rounds
     )
-    return plan.compose(request, target, [a, b], protocol, parent=opened.id, say=say)
+    return plan.compose(request, where, [a, b], protocol, parent=opened.id, say=say)
 
 
 def _refuse_options(request: Request, why: str, names: tuple[str, ...], hint: str) -> None:
@@ -153,14 +159,14 @@ def _chosen(opened: bundle.Bundle, variant: str | None, *, named: bool) -> Recor
     return found[0]
 
 
-def _target(request: Request, record: Record) -> Target:
+def _where(request: Request, record: Record, releases: set[str | None], say: Say) -> Where:
     device = record.runtime.device
     if request.device not in ("auto", device):
         raise UsageError(f"the bundle is of {device}, not of {request.device}", "leave --device out")
-    return plan.choose_target(request, device, record.runtime.backend)
+    return plan.choose_place(request, releases, say, device=device, backend=record.runtime.backend)
 
 
-def _wanted(request: Request, record: Record, target: Target, say: Say) -> Wanted:
+def _wanted(request: Request, record: Record, where: Where, say: Say) -> Wanted:
     """Return a record's experiment from the case that is known here; raise where that is another one."""
     if record.case.id not in cases.available(request.cases_folder):
         raise Unavailable(
@@ -192,7 +198,7 @@ def _wanted(request: Request, record: Record, target: Target, say: Say) -> Wante
         raise Refused(f"{record.record_name} is of an arm that is neither A nor B")
     # `--python` gives the release of what is repeated, or, beside `--against`, that of the other arm.
     python = request.python if request.like else None
-    environment = plan.choose_environment(target, record.runtime.release.name, python, say)
+    environment = places.environment(where, record.runtime.release.name, python, say)
     return Wanted(record.role, experiment, environment, threads, arm)
 
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import bundle, gather, plan, repeat
+from repro import bundle, gather, places, plan, repeat
 from repro.bundle import sign
 from repro.environments import Say
 from repro.errors import Interrupted, Lost, ReproError, UsageError
 from repro.gather import Prepared
-from repro.launch import host, lock
+from repro.launch import docker, host, lock
+from repro.places import Where
 from repro.plan import Request
-from repro.schema import Record
+from repro.schema import Job, Record
 from repro.worker import Progress
 
 
@@ -37,14 +38,14 @@ Approve = Callable[[Prepared], bool]
 
 def run_case(request: Request, watch: Watch, approve: Approve, say: Say) -> Done:
     """Run a case, or two arms of one alternating, and seal what came of it."""
-    job, experiments = repeat.make(request, say)
+    job, experiments, where = repeat.make(request, say)
     key = signing_key(request)
     target = output_place(request)
     with lock.held(job.run_id, job.subjects[0].case.id):
         folder = work_folder(request.work, job.run_id)
         with kept(folder):
             plan.write_job(job, experiments, request.claims, folder / "job")
-            lost = host.launch(folder / "job", folder / "out", watch)
+            lost = launch(where, job, folder, watch)
     with kept(folder):
         prepared = gather.prepare(folder, lost, request.allowed_findings)
         look_over(prepared, approve)
@@ -53,16 +54,26 @@ def run_case(request: Request, watch: Watch, approve: Approve, say: Say) -> Done
 
 def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
     """Seal what a run left that could not seal it by itself."""
-    plan.read_job(folder / "job")
+    job, _ = plan.read_job(folder / "job")
     key = signing_key(request)
     target = output_place(request)
     with kept(folder):
+        if job.place.kind == "docker":
+            docker.recover(job, folder / "out")
         prepared = gather.left(folder, request.allowed_findings)
         look_over(prepared, approve)
         return seal(prepared, key, target, request.max_size_bytes)
 
 
 # --- the steps that are not modules of their own -------------------------------------------------
+
+
+def launch(where: Where, job: Job, folder: Path, watch: Watch) -> str | None:
+    """Run the worker in its place; return `None`, or how it ended too early."""
+    if where.engine is None:
+        return host.launch(folder / "job", folder / "out", watch)
+    wanted = places.wanted(where, job, folder / "job")
+    return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch)
 
 
 def signing_key(request: Request) -> Path | None:

@@ -341,6 +341,8 @@ class Limits(Carried, frozen=True):
 
     cpus: float | None
     memory_bytes: int | None
+    pids: int | None = None
+    """Processes and threads."""
 
 
 class Place(Carried, frozen=True):
@@ -356,6 +358,9 @@ class Place(Carried, frozen=True):
     """`none` on bare metal, else the hypervisor's name; `None`: unknown."""
     remote: bool = False
     standin: bool = False
+    """A stand-in of the kit's tests took the place of the runtime, or of the image that it is in."""
+    engine: str | None = None
+    """Version of the container engine."""
 
 
 class Job(Carried, frozen=True, kw_only=True):

@@ -20,13 +20,14 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from repro import bundle, cases, check, measure, models  # noqa: E402
+from repro import bundle, cases, check, images, measure, models  # noqa: E402
 from repro.backends import onnxruntime as backend  # noqa: E402
 from repro.bundle import archive  # noqa: E402
 from repro.schema import Record  # noqa: E402
 from repro.telemetry import Sampler  # noqa: E402
 from repro.trtexec import log  # noqa: E402
 from tests.builders import make_files, make_predicate, make_record, make_session, make_subject  # noqa: E402
+from tests.docker import engine as engines  # noqa: E402
 from tests.e2e.conftest import CASES, command  # noqa: E402
 
 BIG_BYTES = 200 * 2**20
@@ -246,6 +247,42 @@ def bench_compare(folder: Path) -> None:
     line("  the same, with its page", page, "s", "–", 6.0)
 
 
+def bench_container(folder: Path) -> None:
+    """The same case on the host and in a container, in ABBA order; engine warm, image present."""
+    if not engines.answers(os.environ.get(engines.VARIABLE, "")):
+        print(f"container / host: left out, {engines.VARIABLE} names no engine")
+        return
+    environment = {
+        **os.environ,
+        "DOCKER_HOST": os.environ[engines.VARIABLE],
+        images.STANDIN_SWITCH: "1",
+        "XDG_CONFIG_HOME": str(folder / "config"),
+    }
+    release = backend.release(gpu=False).name
+    build = command("images", "build", release, "--device", "cpu", "--base", engines.BASE)
+    subprocess.run(build, check=True, capture_output=True, env=environment)
+    arguments = ["--device", "cpu", "--release", release, "--protocol", "forum", "--duration", "3s", "--yes"]
+    wall: dict[str, list[float]] = {"host": [], "docker": []}
+    medians: dict[str, list[float]] = {"host": [], "docker": []}
+    for number, place in enumerate(["host", "docker", "docker", "host"] * 3):
+        out = folder / str(number)
+        places = ["--place", place, "--output", str(out), "--work", str(folder / "w")]
+        argv = command("run", "conv16", *arguments, *places)
+        seconds = timed(lambda: subprocess.run(argv, check=True, capture_output=True, env=environment))  # noqa: B023
+        (path,) = out.glob("*.zip")
+        (record,) = bundle.read(path, signers=folder).records.values()
+        # What measuring itself took is no cost of the place.
+        stages = sum((s.end_ns or 0) - (s.start_ns or 0) for s in record.stages) / 1e9
+        wall[place].append(seconds - stages)
+        medians[place].append(record.runs[0].summary.median_ns)
+    more = statistics.median(wall["docker"]) - statistics.median(wall["host"])
+    line("container, wall time of a run beyond the host's", more, "s", "2.0", 10.0)
+    ratio = statistics.median(medians["docker"]) / statistics.median(medians["host"])
+    line("container / host, median of conv16", ratio, "x", "1.00", 1.25)
+    spread = max(max(each) / min(each) for each in medians.values())
+    line("  the same, largest / smallest within one place", spread, "x", "–")
+
+
 def bench_start(folder: Path) -> None:
     """How soon the command line answers."""
     script = Path(sys.executable).with_name("repro")
@@ -261,7 +298,16 @@ def bench_start(folder: Path) -> None:
 
 def main() -> None:
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; interleaved medians, in one run")
-    for part in (bench_start, bench_compare, bench_log, bench_overhead, bench_sampler, bench_big_bundle):
+    parts = (
+        bench_start,
+        bench_compare,
+        bench_log,
+        bench_overhead,
+        bench_container,
+        bench_sampler,
+        bench_big_bundle,
+    )
+    for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             part(Path(folder))
     if broken:

@@ -10,12 +10,18 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.docker.engine import answers
+
 ROOT = Path(__file__).parent.parent
+HADOLINT = shutil.which(
+    "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+)
 ONNX_117 = ROOT / ".venv" / "onnx-1.17"
 JETSON_STATS = {v: ROOT / ".venv" / f"jetson-stats-{v}" / "bin" / "python" for v in ("4.3.2", "7.2.2")}
 """A Python for each version of the jtop service that the kit is tried with."""
@@ -43,6 +49,10 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
     "network": lambda: "TRT_REPRO_NETWORK" in os.environ,
+    "compose": lambda: shutil.which("docker-compose") is not None,
+    "hadolint": lambda: HADOLINT is not None,
+    # An engine of the tests' own (tests/docker/engine.py), for they make images with the names of real ones.
+    "docker": lambda: answers(os.environ.get("TRT_REPRO_TEST_ENGINE", "")),
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
 }
 
@@ -65,6 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [r for r in terminalreporter.getreports("skipped") if "not here: " in str(r.longrepr)]
+    terminalreporter.write_line(f"tests left out for what is not here (see above): {len(skipped)}")
     ran = [r for r in terminalreporter.getreports("passed") if ("needs", "material") in r.user_properties]
     terminalreporter.write_line(f"tests over material from outside the repository that ran: {len(ran)}")
 

@@ -46,11 +46,12 @@ import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 
-from repro import backends, cases, check, compare, devices, measure, models, observed, plan, turn  # noqa: E402
+from repro import cases, check, compare, devices, measure, models, observed, plan, turn  # noqa: E402
 from repro.backends import cuda  # noqa: E402
 from repro.environments import Environment  # noqa: E402
 from repro.errors import ReproError, UsageError  # noqa: E402
 from repro.observed import Source  # noqa: E402
+from repro.places import Where  # noqa: E402
 from repro.schema import Arm, Comparison, ConvStack, Estimate, ModelSpec, Subject, Verdict  # noqa: E402
 from tests.builders import make_record  # noqa: E402
 
@@ -99,12 +100,12 @@ def longer(model: ModelSpec) -> ModelSpec:
     return msgspec.structs.replace(model, height=round(model.height * PLANTED))
 
 
-def prepare(target: plan.Target, case: cases.Case, variant: str | None, side: Arm) -> Prepared:
+def prepare(where: Where, case: cases.Case, variant: str | None, side: Arm) -> Prepared:
     """Plan one side as `repro run` would, and make its model and its input."""
     experiment = cases.resolve(case, variant)
-    environment = Environment(target.backend.release(gpu=target.device.gpu), None)
+    environment = Environment(where.runtime.release(gpu=where.device.gpu), None)
     wanted = plan.Wanted("subject", experiment, environment)
-    subject = plan._subject(side, wanted, target, measure.PROTOCOLS["standard"])
+    subject = plan._subject(side, wanted, where, measure.PROTOCOLS["standard"])
     # The case stays the one that is shipped, as its module does: the weights are the same ones.
     shape = longer(experiment.model) if side == "B" else experiment.model
     subject = msgspec.structs.replace(subject, model=shape)
@@ -115,13 +116,13 @@ def prepare(target: plan.Target, case: cases.Case, variant: str | None, side: Ar
     )
 
 
-def sample(target: plan.Target, prepared: Prepared, blank: Sample, *, checked: bool) -> Sample:
+def sample(where: Where, prepared: Prepared, blank: Sample, *, checked: bool) -> Sample:
     """Build, heat and time one side in this very process."""
-    gpu = target.device.gpu
+    gpu = where.device.gpu
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.onnx"
         path.write_bytes(prepared.model)
-        engine = target.backend.build(
+        engine = where.runtime.build(
             path,
             Path(name),
             prepared.subject,
@@ -132,7 +133,7 @@ def sample(target: plan.Target, prepared: Prepared, blank: Sample, *, checked: b
         )
         structure = engine.structure_hash()
         if checked:
-            _check(target, prepared, engine, path)
+            _check(where, prepared, engine, path)
         measure.preheat(engine.step, warm_up_ms=PREHEAT_MS, max_seconds=0.0)
         if engine.queue is None:
             series = measure.iterate(engine.step, seconds=MEASURE_S, iterations=ITERATIONS)
@@ -146,7 +147,7 @@ def sample(target: plan.Target, prepared: Prepared, blank: Sample, *, checked: b
     )
 
 
-def _check(target: plan.Target, prepared: Prepared, engine: Any, path: Path) -> None:
+def _check(where: Where, prepared: Prepared, engine: Any, path: Path) -> None:
     """Raise where the output is wrong; the first process of a side is enough for one and the same input."""
     precision = str(prepared.subject.planned["precision"])
     engine.poison(prepared.result)
@@ -160,7 +161,7 @@ def _check(target: plan.Target, prepared: Prepared, engine: Any, path: Path) -> 
             prepared.subject.tolerances[precision], models.weighted_layers(prepared.subject.model)
         ),
         seed="measure",
-        library=target.backend.unoptimised,
+        library=where.runtime.unoptimised,
     )
     if not verdict.ok:
         raise turn.Failure("wrong_output", "; ".join(verdict.problems))
@@ -217,7 +218,7 @@ def whole(file: Path) -> None:
 
 def pool(
     file: Path,
-    target: plan.Target,
+    where: Where,
     device: str,
     *,
     case: cases.Case,
@@ -226,21 +227,21 @@ def pool(
     seconds: float,
 ) -> bool:
     """Go on with a pool until it has `processes` a side or `seconds` are over; tell whether it is full."""
-    importlib.import_module(target.name)
+    importlib.import_module(where.backend)
     importlib.import_module("onnx")
     whole(file)
-    before = [each for each in read(file) if (each.backend, each.device) == (target.name, device)]
-    sides = {side: prepare(target, case, variant, side) for side in plan.ARMS}
-    say(f"{target.name} on {device}: {len(before)} of {2 * processes} processes are there")
+    before = [each for each in read(file) if (each.backend, each.device) == (where.backend, device)]
+    sides = {side: prepare(where, case, variant, side) for side in plan.ARMS}
+    say(f"{where.backend} on {device}: {len(before)} of {2 * processes} processes are there")
     longest, failed = 0.0, 0
     for position in range(len(before), 2 * processes):
         if time.monotonic() - BEGIN + longest > seconds:
             say(f"{seconds:g} s are over; the same call goes on from here")
             return False
         side = ORDER[position % len(ORDER)]
-        blank = Sample(backend=target.name, device=device, side=side, number=position // 2)
+        blank = Sample(backend=where.backend, device=device, side=side, number=position // 2)
         begin = time.monotonic()
-        work = functools.partial(sample, target, sides[side], blank, checked=position < 2)
+        work = functools.partial(sample, where, sides[side], blank, checked=position < 2)
         done = forked(work, blank)
         with file.open("ab") as lines:
             lines.write(msgspec.json.encode(done) + b"\n")
@@ -259,14 +260,14 @@ def part_pool(asked: argparse.Namespace) -> int:
     """Measure a pool on the GPU, or, to try the plumbing, a small one on the processor."""
     device = devices.DEVICES["cpu" if asked.cpu else "x86"]
     name = "onnxruntime" if asked.cpu else asked.backend
-    target = plan.Target(device, name, backends.load(name))
+    where = Where(device=device, backend=name)
     case = cases.load("conv16")
     if asked.cpu:
         # A 36th of the map: the plumbing doesn't need more.
         case = msgspec.structs.replace(case, model={**case.model, "height": 320, "width": 180})
     full = pool(
         asked.file,
-        target,
+        where,
         "cpu" if asked.cpu else cuda.look().name,
         case=case,
         variant=None if asked.cpu else "hwc8",

@@ -149,14 +149,14 @@ def part_calibration(out: Path) -> None:
 
 
 def subject_of(variant: str | None, case: str = "conv16") -> tuple[Subject, bytes]:
-    from repro import backends
     from repro.environments import Environment
-    from repro.plan import Target, Wanted, _subject
+    from repro.places import Where
+    from repro.plan import Wanted, _subject
 
     experiment = cases.resolve(cases.load(case), variant)
-    target = Target(devices.DEVICES["x86"], "torch", backends.load("torch"))
-    environment = Environment(target.backend.release(gpu=True), None)
-    subject = _subject("x", Wanted("subject", experiment, environment), target, measure.PROTOCOLS["standard"])
+    where = Where(device=devices.DEVICES["x86"], backend="torch")
+    environment = Environment(where.runtime.release(gpu=True), None)
+    subject = _subject("x", Wanted("subject", experiment, environment), where, measure.PROTOCOLS["standard"])
     return subject, experiment.onnx["fp16"]
 
 
@@ -419,7 +419,7 @@ def nan_weights(out: Path) -> None:
             calibrate=False,
             unsigned=True,
         )
-        job, experiments = plan.make(request)
+        job, experiments, _ = plan.make(request)
         folder = out / "work" / f"nan-{backend}"
         plan.write_job(job, experiments, (), folder / "job")
         path = folder / "job" / job.subjects[0].model_file

@@ -267,7 +267,11 @@ def limits(root: Path = Path("/")) -> Limits:
             # Version 1 says "no limit" as the largest page-aligned number.
             if limit < 2**62:
                 memory.append(limit)
-    return Limits(min(cpus, default=None), min(memory, default=None))
+    pids: list[int] = []
+    for group in (*_groups(root, ""), *_groups(root, "pids")):
+        with contextlib.suppress(OSError, ValueError):
+            pids.append(int((group / "pids.max").read_text()))
+    return Limits(min(cpus, default=None), min(memory, default=None), min(pids, default=None))
 
 
 def _groups(root: Path, controller: str) -> list[Path]:

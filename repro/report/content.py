@@ -117,7 +117,7 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
     more_claims = f"; +{len(claims) - 1} more" if len(claims) > 1 else ""
-    standin = [("STAND-IN", "a test's program made this; nothing here was measured")]
+    standin = [("STAND-IN", "a stand-in of the kit's tests took part; this counts for nothing")]
     rows = [
         *(standin if record.runtime.place.standin else []),
         ("Case", f"{_label(record)}: {bundle.cases[record.record_name].title}"),
@@ -394,6 +394,24 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
     )
 
 
+def _place(record: Record, of: str) -> Table:
+    """Return where the record was made, and in a container which bits exactly."""
+    place = record.runtime.place
+    limits = msgspec.structs.asdict(place.limits) if place.limits else {}
+    pins = {"image": place.image_id, "repository digest": place.repo_digest, "base": place.base_digest}
+    return Table(
+        f"Place{of}",
+        ("what", "value"),
+        _rows(
+            ("place", f"{place.kind}, another machine's" if place.remote else place.kind),
+            *((name, value) for name, value in pins.items() if value is not None),
+            *place.labels.items(),
+            *((f"limit on {name}", quantity(value, None)) for name, value in limits.items() if value),
+            *([("engine", place.engine)] if place.engine else []),
+        ),
+    )
+
+
 def _formats(tensors: Sequence[LayerTensor]) -> str:
     return ", ".join(f"{tensor.dtype or '?'}:{tensor.format or '?'}" for tensor in tensors) or "–"
 
@@ -466,6 +484,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
         ("stage", "status", "error"),
         _rows(*((s.name, s.status, s.error.signature if s.error else "–") for s in record.stages)),
     )
+    yield _place(record, of)
     yield Table(
         f"Machine{of}",
         ("fact", "value"),

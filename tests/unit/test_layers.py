@@ -19,11 +19,13 @@ report.bundle_page report.timeline report.figures report.page report.terminal di
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.state report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
-run repeat doctor steady imported gather plan spec launch.host launch.lock launch worker records turn
+launch.compose
+run repeat doctor steady imported gather plan spec places
+launch.docker launch.host launch.options launch.lock launch worker records turn
 identity clocks telemetry
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
-devices environments releases
+images containers devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive

@@ -23,7 +23,7 @@ def request(case: str = "tiny", **changes: object) -> Request:
 
 
 def test_a_plan_holds_all_that_the_worker_needs() -> None:
-    job, experiments = plan.make(request("tiny:base,wide"))
+    job, experiments, _ = plan.make(request("tiny:base,wide"))
     assert [subject.record_name for subject in job.subjects] == list(experiments)
     base, wide = job.subjects
     assert base.record_name.startswith("base-ort-")
@@ -34,7 +34,7 @@ def test_a_plan_holds_all_that_the_worker_needs() -> None:
 
 
 def test_the_job_folder_is_complete(tmp_path: Path) -> None:
-    job, experiments = plan.make(request())
+    job, experiments, _ = plan.make(request())
     plan.write_job(job, experiments, (), tmp_path / "job")
     (subject,) = job.subjects
     assert (tmp_path / "job" / subject.model_file).read_bytes() == experiments[subject.record_name].onnx[
@@ -60,7 +60,7 @@ def test_what_the_backend_lacks_is_said_before_anything_runs(
 
 
 def test_of_several_variants_one_that_cant_run_is_planned_as_unavailable() -> None:
-    job, experiments = plan.make(
+    job, experiments, _ = plan.make(
         Request(case="conv16", variants="base,graph,hwc8,int8,sparse,fp32,dense24", device="cpu")
     )
     refused = {subject.record_name.split("-")[0]: subject.refused for subject in job.subjects}
@@ -113,7 +113,7 @@ def own(tmp_path: Path, share: str = "none") -> Request:
 
 @pytest.mark.parametrize("share", ["none", "model"])
 def test_a_network_of_ones_own_is_planned_as_any(tmp_path: Path, share: str) -> None:
-    job, experiments = plan.make(own(tmp_path, share))
+    job, experiments, _ = plan.make(own(tmp_path, share))
     (subject,) = job.subjects
     assert (subject.refused, subject.planned["precision"]) == (None, "fp32")
     assert subject.work is not None
@@ -151,8 +151,8 @@ def test_for_trtexec_the_job_has_commands_and_what_they_changed(
 ) -> None:
     monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "11.1.0")))
     monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
-    made = request("engine", device="x86", backend="trtexec", duration_s=0.5, calibrate=False)
-    job, _ = plan.make(made)
+    made = request("engine", device="x86", place="host", backend="trtexec", duration_s=0.5, calibrate=False)
+    job, *_ = plan.make(made)
     (subject,) = job.subjects
     assert job.place.standin
     assert [command.stage for command in subject.commands] == ["build", "profile", "check", "run"]
@@ -182,7 +182,7 @@ def test_what_a_release_of_trtexec_can_t_run_is_said_before_anything_runs(
     monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "11.1.0")))
     monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
     with pytest.raises(Unavailable, match=r"can't run engine \(JetPack is not supported"):
-        plan.make(request("engine", device="orin", calibrate=False))
+        plan.make(request("engine", device="orin", place="host", calibrate=False))
 
 
 # --- alternating --------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_arms_that_are_the_same_are_said_to_be() -> None:
         ("tiny", "conv16", UsageError, "tiny and conv16 are two cases"),
         ("tiny", "tiny:nope", UsageError, "unknown variant"),
         ("tiny", "tiny@ort-0.0", UsageError, "unknown release"),
-        ("tiny", "tiny@trt-8.6", Unavailable, "does not exist for cpu"),
+        ("tiny", "tiny@trt-8.6.2", Unavailable, "does not exist for cpu"),
         ("tiny+spin_wait=true", "tiny", Unavailable, "ONNX Runtime on cpu has no setting 'spin_wait'"),
         ("tiny+io_layout=hwc8", "tiny", Unavailable, "not hwc8"),
         ("conv16+precision=fp16", "conv16", Unavailable, "always runs with precision=fp32 on cpu"),

@@ -57,7 +57,7 @@ def make(said: list[str] | None = None, **changes: Any) -> Any:
 def test_like_takes_everything_from_the_records(tmp_path: Path) -> None:
     path = opened(tmp_path, record(), record("wide"))
     said: list[str] = []
-    job, experiments = make(said, like=path)
+    job, experiments, _ = make(said, like=path)
     assert [subject.record_name for subject in job.subjects] == list(bundle.read(path).records)
     assert (job.seed, job.protocol) == (99, PROTOCOL)
     assert {subject.threads for subject in job.subjects} == {1}, "as the records say, not as the default is"
@@ -72,7 +72,7 @@ def test_like_repeats_settings_that_were_given_on_top(tmp_path: Path) -> None:
     seen = record()
     planned = {**seen.settings.planned, "warm_up_ms": 3}
     settings = replace(seen.settings, requested=experiment.settings, planned=planned)
-    job, _ = make(like=opened(tmp_path, replace(seen, case=experiment.ref, settings=settings)))
+    job, *_ = make(like=opened(tmp_path, replace(seen, case=experiment.ref, settings=settings)))
     assert job.subjects[0].settings.warm_up_ms == 3
 
 
@@ -82,7 +82,7 @@ def test_like_repeats_an_alternating_session_as_one(tmp_path: Path) -> None:
     both = [record(name=name) for name in names]
     both = [replace(each, protocol=replace(each.protocol, order=order)) for each in both]
     said: list[str] = []
-    job, _ = make(said, like=opened(tmp_path, *both))
+    job, *_ = make(said, like=opened(tmp_path, *both))
     assert [(s.arm, s.record_name) for s in job.subjects] == list(zip("AB", names, strict=True))
     assert "both arms are the same" in said[-1]
 
@@ -204,7 +204,7 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path, how: str) -> None:
 
 def test_against_repeats_the_bundle_as_arm_a_beside_what_is_said(tmp_path: Path) -> None:
     path = opened(tmp_path, GOOD)
-    job, _ = make(against=path, case="tiny:wide", rounds=3, duration_s=0.1)
+    job, *_ = make(against=path, case="tiny:wide", rounds=3, duration_s=0.1)
     a, b = job.subjects
     assert (a.arm, a.case, a.threads) == ("A", GOOD.case, 1)
     assert (b.arm, b.case.variant, b.threads) == ("B", "wide", 1)
@@ -215,12 +215,12 @@ def test_against_repeats_the_bundle_as_arm_a_beside_what_is_said(tmp_path: Path)
 
 def test_against_without_a_case_changes_only_what_the_options_say(tmp_path: Path) -> None:
     said: list[str] = []
-    job, _ = make(said, against=opened(tmp_path, GOOD))
+    job, *_ = make(said, against=opened(tmp_path, GOOD))
     a, b = job.subjects
     assert (a.case, a.threads, a.release) == (b.case, b.threads, b.release)
     assert "both arms are the same" in said[-1]
     assert job.protocol.builds == 12
-    job, _ = make(against=tmp_path / "b.zip", threads=2)
+    job, *_ = make(against=tmp_path / "b.zip", threads=2)
     assert [subject.threads for subject in job.subjects] == [1, 2]
 
 
@@ -228,7 +228,7 @@ def test_against_a_bundle_of_several_the_variant_says_which(tmp_path: Path) -> N
     path = opened(tmp_path, GOOD, record("wide"))
     with pytest.raises(UsageError, match=r"holds 2 experiments \(tiny:base, tiny:wide\)"):
         make(against=path)
-    job, _ = make(against=path, case="tiny:wide+threads=1")
+    job, *_ = make(against=path, case="tiny:wide+threads=1")
     assert [subject.case.variant for subject in job.subjects] == ["wide", "wide"]
 
 

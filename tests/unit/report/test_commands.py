@@ -30,7 +30,7 @@ def test_one_release_is_told_with_commands_and_reasons() -> None:
 def test_the_commands_are_those_that_a_run_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "10.3.0")))
     monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
-    job, _ = plan.make(plan.Request(case="conv16:hwc8", device="x86", calibrate=False))
+    job, *_ = plan.make(plan.Request(case="conv16:hwc8", device="x86", place="host", calibrate=False))
     told = lower("conv16:hwc8", "--release", "10.3.0", "--device", "x86").output.splitlines()
     assert [shlex.join(command.argv) for command in job.subjects[0].commands] == [
         line for line in told if line.startswith("trtexec ")
