@@ -39,8 +39,6 @@ BOARD = Path("/board")
 """Where a container finds the board's paths; mounted there read-only."""
 BOARD_VARIABLE = "TRT_REPRO_BOARD"
 """Names the folder that holds the board's paths, where it is neither / nor /board."""
-BOARD_PATHS = ("sys", "etc/nv_tegra_release", "etc/nvpmodel.conf", "etc/nvpmodel", "var/lib/nvpmodel")
-"""What the probes read below `root`, and so what is mounted below `BOARD`."""
 
 JETPACKS = {
     "35.1.0": "5.0.2",

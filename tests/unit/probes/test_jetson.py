@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from repro.launch import options
 from repro.probes import Absent, Reading
-from repro.probes.jetson import BOARD_PATHS, MODE_CONTENT, Jetson, present
+from repro.probes.jetson import MODE_CONTENT, Jetson, present
 from repro.probes.jetson_power import JetsonPower
 from repro.probes.sysfs import BLOCKED, Files
 from repro.schema import Fact
@@ -363,8 +364,8 @@ def test_an_unknown_release_has_no_jetpack(orin: Tree) -> None:
 
 def mounted(tree: Tree, board: Path) -> Path:
     """Make what a container sees: each path below /board, where a mount follows a link to its file."""
-    for name in BOARD_PATHS:
-        source, target = tree.root / name, board / name
+    for there, inside in options.board_mounts(tree.root, local=True):
+        source, target = Path(there), board / inside.removeprefix(f"{options.BOARD}/")
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
             shutil.copyfile(tree.root / str(source.readlink()).lstrip("/"), target)
