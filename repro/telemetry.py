@@ -55,6 +55,7 @@ KEPT_ROWS = 20_000
 END_GRACE_S = 2.0
 CLOCK_STEP_NS = 1_000_000_000
 """A wall clock that moved this far against the steady one was set; slewing stays far below it."""
+BACKWARDS = "the clock went backwards"
 OTHER_REASONS = 8
 """So many different reasons are counted for a channel; a garbled file could have a new one each time."""
 PROBES: dict[str, Callable[[int, str | None], Probe]] = {
@@ -291,15 +292,20 @@ class Recorded(msgspec.Struct, frozen=True):
         ]
 
     def change(self, name: str, phase: Phase) -> float | None:
-        """Return by how much a counting channel grew during a phase, `None` where it wasn't read."""
-        read = self.during(name, phase)
-        return read[-1][1] - read[0][1] if len(read) > 1 else None
+        """Return by how much a counting channel grew during a phase.
+
+        `None` where it wasn't read, or ran backwards: it was reset, and nobody knows from where.
+        """
+        read = [value for _, value in self.during(name, phase)]
+        grew = len(read) > 1 and all(a <= b for a, b in pairwise(read))
+        return read[-1] - read[0] if grew else None
 
     def rate(self, name: str, phase: Phase) -> float | None:
-        """Return how fast a counting channel grew during a phase, per second; `None` where it wasn't read."""
+        """Return how fast a counting channel grew during a phase, per second; `None` as for `change`."""
         read = self.during(name, phase)
+        grown = self.change(name, phase)
         seconds = (read[-1][0] - read[0][0]) / 1e9 if read else 0.0
-        return (read[-1][1] - read[0][1]) / seconds if seconds > 0 else None
+        return grown / seconds if grown is not None and seconds > 0 else None
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -329,7 +335,7 @@ def collect(
         else:
             silent = PROBES[name](os.getpid(), None)
             read, specs, rate_hz = (), tuple(silent.channels), silent.rate_hz
-        rows = _rows(folder / f"{name}.rows", len(read))
+        rows, backwards = _in_order(_rows(folder / f"{name}.rows", len(read)))
         columns = tuple(zip(*rows, strict=True)) if rows else ((),) * (1 + len(read))
         due = span or (int(columns[0][0]), int(columns[0][-1])) if rows else span or (0, 0)
         times = tuple(t - origin_ns for t in columns[0])
@@ -349,9 +355,10 @@ def collect(
             else:
                 column = 1 + read.index(spec.name)
                 coverage = _coverage(
-                    times, columns[column], rate_hz, (due[0] - origin_ns, due[1] - origin_ns)
+                    times, columns[column], rate_hz, (due[0] - origin_ns, due[1] - origin_ns), backwards
                 )
-                why = _told(closing.missed.get(spec.name, {})) if closing else None
+                reasons = closing.missed.get(spec.name, {}) if closing else {}
+                why = _told(reasons | ({BACKWARDS: backwards} if backwards else {}))
                 if not coverage.n:
                     state, reason = "missed", "no reading succeeded" + (f": {why}" if why else "")
                 elif not clean:
@@ -428,15 +435,24 @@ def _rows(path: Path, channels: int) -> list[tuple[float, ...]]:
     return list(row.iter_unpack(data[: len(data) // row.size * row.size]))
 
 
+def _in_order(rows: Sequence[tuple[float, ...]]) -> tuple[list[tuple[float, ...]], int]:
+    """Return the rows without those that the clock took back in time, and how many these were."""
+    kept: list[tuple[float, ...]] = []
+    for row in rows:
+        if not kept or row[0] >= kept[-1][0]:
+            kept.append(row)
+    return kept, len(rows) - len(kept)
+
+
 def _coverage(
-    times: Sequence[float], values: Sequence[float], rate_hz: float, span: tuple[int, int]
+    times: Sequence[float], values: Sequence[float], rate_hz: float, span: tuple[int, int], lost: int
 ) -> Coverage:
     read = [int(t) for t, value in zip(times, values, strict=True) if not math.isnan(value)]
     edges = [span[0], *read, span[1]]
     due = max(1.0, (span[1] - span[0]) / 1e9 * rate_hz)
     return Coverage(
         n=len(read),
-        missed=len(values) - len(read),
+        missed=len(values) - len(read) + lost,
         first_ns=read[0] if read else None,
         last_ns=read[-1] if read else None,
         longest_gap_ns=max(b - a for a, b in pairwise(edges)),

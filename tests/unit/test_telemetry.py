@@ -270,6 +270,18 @@ def test_an_opening_that_was_cut_off_is_none(tmp_path: Path, length: int) -> Non
     assert {c.state for c in channels_of(collected(tmp_path), "made-up").values()} == {"missed"}
 
 
+def test_readings_of_a_clock_that_went_backwards_are_missed_and_say_so(tmp_path: Path) -> None:
+    told = [(101 * S, 1.0, 1.0), (102 * S, 2.0, 1.0), (100 * S, 99.0, 1.0), (103 * S, 3.0, 1.0)]
+    closing = msgspec.json.encode(Closing((), {}, None))
+    lay(tmp_path, opening=opening(), rows=rows(*told), closing=closing)
+    recording = collected(tmp_path)
+    channel = channels_of(recording, "made-up")["count"]
+    assert (channel.state, channel.reason) == ("value", "the clock went backwards (1×)")
+    assert channel.coverage is not None
+    assert (channel.coverage.n, channel.coverage.missed) == (3, 1)
+    assert recording.probes["made-up"].columns[:2] == ((S, 2 * S, 3 * S), (1.0, 2.0, 3.0))
+
+
 def test_an_opening_without_rows_is_missed_with_its_facts_kept(tmp_path: Path) -> None:
     lay(tmp_path, opening=opening(), rows=b"")
     recording = collected(tmp_path)
@@ -354,7 +366,10 @@ def test_a_recording_of_just_the_kept_rows_is_whole() -> None:
     assert unpacked(recorded.packed(), 0)[0] == list(range(telemetry.KEPT_ROWS))
 
 
-COUNTING = Recorded(("a", "b"), ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0), (NAN,) * 5))
+COUNTING = Recorded(
+    ("a", "b", "reset"),
+    ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0), (NAN,) * 5, (8.0, 9.0, 0.0, 9.0, 20.0)),
+)
 
 
 @pytest.mark.parametrize(
@@ -366,12 +381,17 @@ COUNTING = Recorded(("a", "b"), ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0),
         ("a", 11, 19, None),
         ("b", 0, 40, None),
         ("c", 0, 40, None),
+        ("reset", 0, 40, None),  # it ended higher, and yet it is not known by how much it grew
+        ("reset", 20, 40, 20.0),
     ],
 )
 def test_how_much_a_counter_grew_in_a_phase(
     channel: str, start: int, end: int, expected: float | None
 ) -> None:
-    assert COUNTING.change(channel, Phase("measure", start, end)) == expected
+    phase = Phase("measure", start, end)
+    assert COUNTING.change(channel, phase) == expected
+    per_second = None if expected is None else pytest.approx(expected / ((end - start) / 1e9))
+    assert COUNTING.rate(channel, phase) == per_second
 
 
 # --- the sampler as a process -------------------------------------------------------------------
@@ -629,23 +649,22 @@ def test_ten_minutes_of_all_channels_stay_under_a_megabyte(tmp_path: Path) -> No
     orin = trees.lay("thread", tmp_path / "orin")
     random = np.random.default_rng(1)
     members = []
-    for probe in (
-        Host(os.getpid()),
-        Nvml(os.getpid(), None),
-        Jetson(orin.root),
-        JetsonPower(orin.root),
-    ):
-        n = round(600 * probe.rate_hz)
+    own = (Host(os.getpid()), Nvml(os.getpid(), None), Jetson(orin.root), JetsonPower(orin.root))
+    probes = [(probe.name, probe.rate_hz, [spec.unit for spec in probe.channels]) for probe in own]
+    # A service and a tool that speak once a second; of an AGX Orin they tell fewer channels than this.
+    probes += [("jtop", 1.0, ["MHz"] * 40), ("tegrastats", 1.0, ["MHz"] * 40)]
+    for name, rate_hz, units in probes:
+        n = round(600 * rate_hz)
         # Late by up to a millisecond, and as restless as sensors are: steps of the kernel's own units.
-        times = (np.arange(n) / probe.rate_hz * 1e9 + random.integers(0, 1_000_000, n)).astype(int)
+        times = (np.arange(n) / rate_hz * 1e9 + random.integers(0, 1_000_000, n)).astype(int)
         columns = [
             np.cumsum(random.integers(0, 1000, n)) / 1e3
-            if spec.unit in ("s", "us", "J")
+            if unit in ("s", "us", "J")
             else 4e4 + random.integers(-60, 60, n) / 8
-            for spec in probe.channels
+            for unit in units
         ]
-        names = tuple(spec.name for spec in probe.channels)
+        names = tuple(map(str, range(len(units))))
         recorded = Recorded(names, (tuple(times.tolist()), *(tuple(c.tolist()) for c in columns)))
-        members.append((f"telemetry/{probe.name}.bin", recorded.packed()))
+        members.append((f"telemetry/{name}.bin", recorded.packed()))
     assert sum(len(data) for _, data in members) > 1_500_000
     assert archive.write(io.BytesIO(), dict(members)) < 1_000_000
