@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from repro.launch import options
-from repro.probes import Absent, Reading
+from repro.probes import Absent, Reading, jetson
 from repro.probes.jetson import MODE_CONTENT, Jetson, present
 from repro.probes.jetson_power import JetsonPower
 from repro.probes.sysfs import BLOCKED, Files
@@ -357,6 +357,23 @@ def test_an_unknown_release_has_no_jetpack(orin: Tree) -> None:
     write(orin.root / "etc/nv_tegra_release", "# R99 (release), REVISION: 1.0, GCID: 1")
     found = facts(orin)
     assert (found["l4t"].value, found["jetpack"].state) == ("99.1.0", "unsupported")
+
+
+def test_where_the_boards_files_are_is_told(
+    orin: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(jetson.BOARD_VARIABLE, raising=False)
+    assert jetson.root() == Path("/")
+    inside = tmp_path / "inside"
+    (inside / "sys/class").mkdir(parents=True)
+    monkeypatch.setattr(jetson, "BOARD", inside)
+    assert jetson.root() == inside, "a container has them where the launcher mounts them"
+    read_below = next(fact for fact in Jetson(inside).facts() if fact.name == "read_below")
+    assert read_below.value == str(inside)
+    monkeypatch.setenv(jetson.BOARD_VARIABLE, str(orin.root))
+    assert jetson.root() == orin.root
+    # The path of somebody's folder is nobody else's business.
+    assert facts(orin)["read_below"].value == "another folder"
 
 
 # --- a container --------------------------------------------------------------------------------
