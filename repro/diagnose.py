@@ -438,7 +438,7 @@ def settings_changed(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "settings_changed",
                 "proven",
-                f"somebody set the board of {record.record_name} differently during the session",
+                f"the board of {record.record_name} was set differently after the session than before",
                 (Evidence("setting", changed, f"Machine of {record.record_name}"),),
                 _again(facts, record, "and leave the board as it is"),
             )

@@ -21,11 +21,8 @@ from repro.telemetry import fact_value
 def board(facts: Sequence[Fact], found: Gpu | None, *, gpu: bool, cores: int, threads: int) -> Board:
     """Return the board: `found` is the GPU under test as its driver describes it, `gpu` whether one is."""
     jetson = [fact for fact in facts if fact.probe == "jetson"]
-    if not gpu:
+    if not gpu or (found is None and not jetson):
         name = fact_value(jetson, "model") or fact_value(facts, "cpu_model")
-        seen = Board(name=None if name is None else str(name), cores=cores, threads=threads)
-    elif found is None and not jetson:
-        name = fact_value(facts, "cpu_model")
         seen = Board(name=None if name is None else str(name), cores=cores, threads=threads)
     elif found is None:
         seen = Board(cores=cores)
@@ -52,11 +49,10 @@ def _of_jetson(seen: Board, facts: Sequence[Fact], *, gpu: bool) -> Board:
         emulated=None if emulated is None else str(emulated),
         power_mode=power_mode(facts),
     )
-    model = fact_value(facts, "model")
     if not gpu:
         return seen
     row = boards.match(_module(facts), seen.compute_capability, seen.sm_count)
-    sm_count = fact_value(facts, "sm_count")
+    model, sm_count = fact_value(facts, "model"), fact_value(facts, "sm_count")
     return msgspec.structs.replace(
         seen,
         matched_id=row.id if row else seen.matched_id,

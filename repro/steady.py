@@ -25,7 +25,6 @@ from repro.telemetry import fact_value
 
 STORE = "~/clocks-before.conf"
 """Where `jetson_clocks` is told to keep what it changes."""
-
 BELOW = "the commands that hold and restore them stand below"
 
 
@@ -85,9 +84,10 @@ def _power_mode(facts: Sequence[Fact]) -> Said:
     sms = fact_value(facts, "sm_count")
     parts = [f"{mode.content['cores']} cores"] if "cores" in mode.content else []
     parts += [f"{sms} SMs"] if sms is not None else []
-    for name, unit in (("GPU", "gpu"), ("CPU", "cpu"), ("EMC", "emc")):
+    for unit in ("gpu", "cpu", "emc"):
         cap = mode.content.get(f"{unit}_clock_max_mhz")
-        parts.append(f"{name} ≤ {cap:g} MHz" if isinstance(cap, float) else f"{name} without a cap")
+        shown = f"≤ {cap:g} MHz" if isinstance(cap, float) else "without a cap"
+        parts.append(f"{unit.upper()} {shown}")
     default = fact_value(facts, "power_mode_default")
     remedy = ""
     if default is not None and default != mode.name and {default, mode.name} <= numbers.keys():
