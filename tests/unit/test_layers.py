@@ -25,7 +25,7 @@ launch.docker launch.host launch.options launch.lock launch worker records turn
 identity clocks telemetry
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
-images containers devices environments releases
+images supplies containers devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
