@@ -125,9 +125,12 @@ class Jetson(Sysfs):
             yield self.source(f"cpu{first}_clock", "MHz", folder / "scaling_cur_freq", khz)
         for device in matching(self._root / "sys/class/thermal", "cooling_device*"):
             kind = self.label(device / "type")
-            if kind.endswith("-alert"):
-                name = kind.removesuffix("-alert").removesuffix("-throttle")
-                yield self.source(f"throttle_{word(name)}", "1", device / "cur_state", counted)
+            if kind.endswith("-throttle-alert"):
+                name = word(kind.removesuffix("-throttle-alert"))
+                yield self.source(f"throttle_{name}", "1", device / "cur_state", counted)
+            elif kind.endswith("-alert"):  # Of a hot surface, say: it warns, and holds nothing down.
+                name = word(kind.removesuffix("-alert"))
+                yield self.source(f"alert_{name}", "1", device / "cur_state", counted)
 
     def facts(self) -> Sequence[Fact]:
         """Read what the board is, its power mode, and everything that was set on it."""

@@ -285,7 +285,9 @@ class Tree:
         for i, (name, temperature) in enumerate(self.board.zones):
             write(self.thermal / f"thermal_zone{i}/type", name)
             write(self.thermal / f"thermal_zone{i}/temp", temperature)
-        for i, name in enumerate(("pwm-fan", "cpu-throttle-alert", "gpu-throttle-alert")):
+        for i, name in enumerate(
+            ("pwm-fan", "cpu-throttle-alert", "gpu-throttle-alert", "hot-surface-alert")
+        ):
             write(self.thermal / f"cooling_device{i}/type", name)
             write(self.thermal / f"cooling_device{i}/cur_state", 3 if i == 0 else 0)
             write(self.thermal / f"cooling_device{i}/max_state", 4)

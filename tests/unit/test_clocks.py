@@ -118,6 +118,10 @@ def test_what_nobody_could_tell_is_unknown_and_not_none(silent: dict[str, Record
     assert clocks.held_down(silent, [WINDOW]) is None
 
 
+def test_a_warning_that_holds_nothing_down_is_none() -> None:
+    assert held(throttle_gpu=(0.0,) * 5, alert_hot_surface=(1.0,) * 5) == (0.0, {})
+
+
 def test_others_may_name_channels_alike() -> None:
     # The event counters of another probe, or its clocks, throttle nothing.
     assert clocks.held_down({"host": recorded(some_events=(0.0, 1.0, 2.0, 3.0, 4.0))}, [WINDOW]) is None

@@ -73,6 +73,7 @@ def test_clocks_are_what_the_tree_says(board: Tree) -> None:
         },
         "throttle_cpu": 0.0,
         "throttle_gpu": 0.0,
+        "alert_hot_surface": 0.0,
     }
 
 
