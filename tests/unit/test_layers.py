@@ -22,7 +22,7 @@ compare verdict estimate sides comparable power alignment observed
 launch.compose
 run repeat doctor steady imported gather plan spec places
 launch.docker launch.host launch.options launch.lock launch worker records turn
-identity clocks telemetry
+identity clocks telemetry sampling
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
 images supplies containers devices environments releases

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from repro import telemetry
+from repro import sampling, telemetry
 from repro.bundle import archive
 from repro.probes import Absent, ChannelSpec, Probe, Reading
 from repro.probes.host import Host
@@ -26,8 +26,9 @@ from repro.probes.jetson import Jetson
 from repro.probes.jetson_power import JetsonPower
 from repro.probes.nvml import Nvml
 from repro.proc import Child
+from repro.sampling import Closing, Opening, SamplerCost
 from repro.schema import Channel, Counter, Coverage, Fact, Phase, StateChange, Telemetry
-from repro.telemetry import Closing, Opening, Recorded, Recording, Sampler, SamplerCost
+from repro.telemetry import Recorded, Recording, Sampler
 from tests.boards import trees
 from tests.conftest import ROOT
 from tests.unit.probes.scripted import CHANNELS, SCRIPTS, Scripted, fact, steady
@@ -39,7 +40,7 @@ S = 1_000_000_000
 def scripted_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the scripted probes known beside the real one."""
     for name in [*SCRIPTS, "made-up"]:
-        monkeypatch.setitem(telemetry.PROBES, name, functools.partial(silent, name))
+        monkeypatch.setitem(sampling.PROBES, name, functools.partial(silent, name))
 
 
 def silent(name: str, pid: int, gpu: str | None) -> Probe:
@@ -72,7 +73,7 @@ def record(
         return reading
 
     begin = time.perf_counter_ns()
-    telemetry.record(Scripted("made-up", read, facts, counters), folder, stop)
+    sampling.record(Scripted("made-up", read, facts, counters), folder, stop)
     return telemetry.collect(folder, ["made-up"], (begin, time.perf_counter_ns()), begin, clean=True)
 
 
@@ -533,12 +534,12 @@ def test_a_channel_without_a_reading_says_what_it_said_instead(tmp_path: Path) -
 
 
 def test_reasons_beyond_counting_are_one(tmp_path: Path) -> None:
-    absent = [Absent("missed", f"reason {n}") for n in range(telemetry.OTHER_REASONS + 5)]
+    absent = [Absent("missed", f"reason {n}") for n in range(sampling.OTHER_REASONS + 5)]
     readings: list[Mapping[str, Reading]] = [{"count": each, "other": 1.0} for each in absent]
     reason = channels_of(record(tmp_path, readings), "made-up")["count"].reason
     assert reason is not None
     assert reason.startswith("no reading succeeded: another reason (4×), reason 1 (1×)")
-    assert reason.count("(") == telemetry.OTHER_REASONS + 1
+    assert reason.count("(") == sampling.OTHER_REASONS + 1
 
 
 def test_a_probe_that_stopped_answering_is_told_from_a_sampler_that_ended(tmp_path: Path) -> None:
@@ -555,7 +556,7 @@ def test_a_probe_that_tells_nothing_is_not_asked_again(tmp_path: Path) -> None:
 
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    telemetry.record(Scripted("made-up", read), tmp_path, stop)
+    sampling.record(Scripted("made-up", read), tmp_path, stop)
     assert asked == [0]
     told = telemetry.collect(tmp_path, ["made-up"], (0, S), 0, clean=True).telemetry
     assert [(c.state, c.reason) for c in told.channels] == [("unsupported", "not by this driver")] * 2
@@ -574,7 +575,7 @@ def test_a_probe_may_know_its_channels_and_rate_only_after_reading(tmp_path: Pat
             self.channels, self.rate_hz = (ChannelSpec("found", "MHz", "there"),), 500.0
             return {"found": 5.0}
 
-    telemetry.record(Late("made-up", steady), tmp_path, stop)
+    sampling.record(Late("made-up", steady), tmp_path, stop)
     (channel,) = telemetry.collect(tmp_path, ["made-up"], (0, S), 0, clean=True).telemetry.channels
     assert (channel.name, channel.unit, channel.rate_hz, channel.state) == ("found", "MHz", 500.0, "value")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from repro import telemetry
+from repro import sampling, telemetry
 from repro.probes import Absent, Listening, jtop, jtop_client
 from repro.probes.jtop import Jtop, problem
 from repro.probes.stream import ENDED, SILENT, Stream
@@ -164,7 +164,7 @@ def test_the_sampler_records_the_service_and_ends_it(board: Path, tmp_path: Path
     ender = threading.Timer(0.5, end, (stop, probe))
     ender.start()
     begin = time.perf_counter_ns()
-    telemetry.record(probe, tmp_path, stop)
+    sampling.record(probe, tmp_path, stop)
     ender.join()
     told = telemetry.collect(tmp_path, ["jtop"], (begin, time.perf_counter_ns()), begin, clean=True).telemetry
     channel = next(channel for channel in told.channels if channel.name == "gpu_clock")

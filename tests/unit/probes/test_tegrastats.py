@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import telemetry
+from repro import sampling, telemetry
 from repro.probes import Absent
 from repro.probes.tegrastats import MAX_CORES, Engine, Tegrastats, parse, readings
 
@@ -169,7 +169,7 @@ def test_the_sampler_listens_to_the_tool(tmp_path: Path) -> None:
     probe, stop = Tegrastats([sys.executable, "-c", script]), threading.Event()
     threading.Timer(0.5, stop.set).start()
     begin = time.perf_counter_ns()
-    telemetry.record(probe, tmp_path, stop)
+    sampling.record(probe, tmp_path, stop)
     probe.close()
     span = (begin, time.perf_counter_ns())
     told = telemetry.collect(tmp_path, ["tegrastats"], span, begin, clean=True).telemetry
