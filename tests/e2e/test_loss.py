@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,9 +26,10 @@ def process_of(folder: Path, module: str) -> int:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for pid in processes_of(folder):
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if module.encode() in argv:
-                return pid
+            # A short-lived child may be gone by now.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
         time.sleep(0.02)
     raise AssertionError(f"no {module} among {processes_of(folder)}")
 
