@@ -75,7 +75,7 @@ _NO_CAP = Absent("unsupported", "this mode sets none")
 def root() -> Path:
     """Return where the board's paths are: below a named folder, below /board, or as they are."""
     if named := os.environ.get(BOARD_VARIABLE):
-        return Path(named)
+        return Path(named).absolute()
     return BOARD if os.path.isdir(BOARD / "sys/class") else Path("/")
 
 

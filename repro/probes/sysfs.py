@@ -279,4 +279,4 @@ def counted(value: Reading) -> Reading:
 
 def any_set(*alarms: float) -> Reading:
     """Return 1 where any of some alarms is set, else 0."""
-    return float(any(alarms))
+    return float(any(alarms)) if min(alarms) >= 0 else Absent("missed", "a negative count")

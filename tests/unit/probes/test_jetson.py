@@ -268,6 +268,8 @@ def test_held_clocks_are_told_as_derived(orin: Tree) -> None:
         ("rail/curr1_input", "power_vdd_gpu_soc", "-160", missed("a negative power")),
         ("rail/in1_input", "power_vdd_gpu_soc", "9" * 9, missed("an absurd power")),
         ("rail/curr1_input", "power_vdd_gpu_soc", "0", 0.0),
+        ("rail/curr1_crit_alarm", "over_current_vdd_gpu_soc", "-1", missed("a negative count")),
+        ("rail/curr1_max_alarm", "over_current_vdd_gpu_soc", "1", 1.0),
         ("sys/class/hwmon/hwmon1/pwm1", "fan_duty", "256", missed("an absurd share")),
         ("sys/class/hwmon/hwmon0/rpm", "fan_speed", "-1", missed("a negative count")),
         ("sys/class/hwmon/hwmon2/oc1_event_cnt", "under_voltage_events", "-7", missed("a negative count")),
@@ -371,7 +373,8 @@ def test_where_the_boards_files_are_is_told(
     assert jetson.root() == inside, "a container has them where the launcher mounts them"
     read_below = next(fact for fact in Jetson(inside).facts() if fact.name == "read_below")
     assert read_below.value == str(inside)
-    monkeypatch.setenv(jetson.BOARD_VARIABLE, str(orin.root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(jetson.BOARD_VARIABLE, str(orin.root.relative_to(tmp_path)))
     assert jetson.root() == orin.root
     # The path of somebody's folder is nobody else's business.
     assert facts(orin)["read_below"].value == "another folder"
