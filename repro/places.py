@@ -80,7 +80,7 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
     """Return where to run; raise `Unavailable` with what to do where nothing will."""
     if asked.place not in KINDS:
         raise unknown("place", asked.place, KINDS)
-    device = devices.choose(asked.device)
+    device = devices.choose(asked.device, asked.backend)
     if asked.place == "docker":
         if asked.on_host:
             raise UsageError(asked.on_host, "leave --place docker out")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,10 +68,13 @@ def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
 # --- the steps that are not modules of their own -------------------------------------------------
 
 
-def launch(where: Where, job: Job, folder: Path, watch: Watch) -> str | None:
-    """Run the worker in its place; return `None`, or how it ended too early."""
+def launch(where: Where, job: Job, folder: Path, watch: Watch, confined: Sequence[str] = ()) -> str | None:
+    """Run the worker in its place; return `None`, or how it ended too early.
+
+    `confined` goes in front of its command on the host; a container is held as it is.
+    """
     if where.engine is None:
-        return host.launch(folder / "job", folder / "out", watch)
+        return host.launch(folder / "job", folder / "out", watch, confined)
     wanted = places.wanted(where, job, folder / "job")
     return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch)
 

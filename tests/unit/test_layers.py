@@ -15,20 +15,23 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.bundle_page report.timeline report.figures report.page report.terminal diagnose facts report.markdown
+report.bundle_page report.timeline report.figures report.page report.terminal report.ticket report.reply
+diagnose facts report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.state report.roofs report.text report
+replay answer grounds
 compare verdict estimate sides comparable power alignment observed
 launch.compose
-run repeat doctor steady imported gather plan spec places
-launch.docker launch.host launch.options launch.lock launch worker records turn
+run rebuild repeat doctor steady imported gather plan spec places
+launch.docker launch.host launch.confine launch.options launch.lock launch worker records turn
 identity clocks telemetry sampling
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
 images supplies containers devices environments releases
+backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
-bundle.statement bundle.sign bundle.model bundle.archive
+bundle.statement bundle.sign bundle.survey bundle.model bundle.archive
 attained thread claims cases lowering adopt check models work roofline boards measure stats proc
 trtexec.log trtexec.process trtexec.forms trtexec.seen trtexec.tuning
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec
