@@ -12,7 +12,7 @@ from repro import comparable
 from repro.errors import ExitCode, unknown
 from repro.power import MOST, SESSION_SD, Plan
 from repro.report.content import Row, Table
-from repro.report.text import kernel, milliseconds, safe
+from repro.report.text import milliseconds, safe
 from repro.schema import Compared, Comparison, Estimate, Side, Verdict, VerdictName
 from repro.verdict import change, percent
 
@@ -91,9 +91,7 @@ def _stamp(comparison: Comparison) -> str | None:
     """Return what is wrong with the bundles, `None` where nothing is."""
     found = []
     if played := [safe(each.file) for each in comparison.bundles if each.standin]:
-        found.append(
-            f"STAND-IN: a program of tests took part in {', '.join(played)}; this counts for nothing"
-        )
+        found.append(f"STAND-IN: a test program took part in {', '.join(played)}; this counts for nothing")
     if wrong := [each for each in comparison.bundles if each.unverified]:
         files = "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
         found.append(f"UNVERIFIED: {files}")
@@ -241,7 +239,7 @@ def _layers(each: Compared) -> Table:
             _names(one.b),
             _ms(one.a_time_ns),
             _ms(one.b_time_ns),
-            _arrow((_tactic(one.tactics[0]), _tactic(one.tactics[1]))),
+            _arrow(one.tactics),
             _arrow(one.formats),
         )
         for one in changed
@@ -249,15 +247,11 @@ def _layers(each: Compared) -> Table:
     same = len(each.layers or ()) - len(changed)
     title = f"Layers that changed ({same} are the same)"
     columns = ("kind", "A", "B", "time A", "time B", "tactic", "formats")
-    return Table(title, columns, tuple(rows)).filled()
+    return Table(title, columns, tuple(rows))
 
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(safe(name, 80) for name in names) or "–"
-
-
-def _tactic(names: str | None) -> str | None:
-    return "; ".join(map(kernel, names.split("; "))) if names else None
 
 
 def _arrow(pair: tuple[str | None, str | None]) -> str:
