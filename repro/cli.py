@@ -78,6 +78,11 @@ def _sealing_options(command: F) -> F:
     return command
 
 
+_host_option = click.option(
+    "--host", help="Another machine's Docker engine, such as ssh://user@board[:port]; default: Docker's own."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="repro")
 def cli() -> None:
@@ -90,6 +95,7 @@ def cli() -> None:
 @click.option("--release", help="Runtime release; default: the device's own.")
 @click.option("--backend", help="What builds and executes; default: the device's own.")
 @click.option("--place", default="auto", show_default=True, help="Where the worker runs: host or docker.")
+@_host_option
 @click.option("--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing.")
 @click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0.")
 @click.option(
@@ -125,7 +131,7 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
     from repro.report import terminal
     from repro.run import run_case
 
-    if options["device"] == "auto":
+    if options["device"] == "auto" and options["host"] is None and options["place"] != "docker":
         options["device"] = devices.choose("auto").name
         _say(f"measuring on {options['device']}, the best that can be measured on here (`repro devices`)")
     request = Request(
@@ -433,7 +439,8 @@ _device = click.option("--device", default="auto", show_default=True, help="Whos
 
 @images.command("list")
 @click.option("--device", help="Only those of this device.")
-def list_images(device: str | None) -> None:
+@_host_option
+def list_images(device: str | None, host: str | None) -> None:
     """List the releases that have an image, and which of them the engine has."""
     from repro import devices, images
     from repro.containers import connect
@@ -442,7 +449,7 @@ def list_images(device: str | None) -> None:
     wanted = devices.DEVICES if device is None else [devices.choose(device).name]
     engine = None
     try:
-        engine = connect()
+        engine = connect(host)
     except Unavailable as error:
         _say(f"which of them are built is not known: {error}")
     for line in images.listing(wanted, engine):
@@ -452,18 +459,21 @@ def list_images(device: str | None) -> None:
 @images.command()
 @click.argument("release", required=False)
 @_device
+@_host_option
 @click.option("--base", help="Build on this image of the engine, which must hold the same.")
 @click.option(
     "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
 )
-def build(release: str | None, device: str, base: str | None, python_archive: Path | None) -> None:
+def build(
+    release: str | None, device: str, host: str | None, base: str | None, python_archive: Path | None
+) -> None:
     """Build a release's image, and have it prove what it holds.
 
     Default: the release that fits the device.
     """
     from repro import images, places
 
-    engine, row = places.pinned(device, release)
+    engine, row = places.pinned(device, release, host)
     image = images.build(engine, row, _say, base=base, archive=python_archive)
     click.echo(f"{image.name}  {image.id}")
 
@@ -471,18 +481,38 @@ def build(release: str | None, device: str, base: str | None, python_archive: Pa
 @images.command()
 @click.argument("release", required=False)
 @_device
-def pull(release: str | None, device: str) -> None:
+@_host_option
+def pull(release: str | None, device: str, host: str | None) -> None:
     """Pull the base of a release's image, by its locked digest where there is one."""
     from repro import images, places
 
-    engine, row = places.pinned(device, release)
+    engine, row = places.pinned(device, release, host)
     images.fitting(engine, row)
     image = images.pull(engine, row, _say)
     click.echo(f"{row.base}  {image.repo_digest or image.id}")
 
 
+@images.command()
+@click.argument("host")
+@click.argument("release", required=False)
+@_device
+@click.option("--from", "source", help="Engine that has the image; default: Docker's own choice.")
+def push(host: str, release: str | None, device: str, source: str | None) -> None:
+    """Deliver a release's image to another machine's engine, such as ssh://user@board.
+
+    Default: the release that fits that machine. Nothing is sent where it has the image already.
+    """
+    from repro import delivery, places
+    from repro.containers import connect
+
+    far, row = places.pinned(device, release, host)
+    image = delivery.push(connect(source), far, row, _say)
+    click.echo(f"{image.name}  {image.id}")
+
+
 @images.command("lock")
-def lock_images() -> None:
+@_host_option
+def lock_images(host: str | None) -> None:
     """Write the digests of the images that the engine has into images/lock.json."""
     import datetime
 
@@ -490,7 +520,7 @@ def lock_images() -> None:
     from repro.containers import connect
 
     now = datetime.datetime.now(datetime.timezone.utc)
-    for name, entry in images.lock(connect(), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
+    for name, entry in images.lock(connect(host), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
         click.echo(f"{name}  {entry.base_digest}")
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from repro import backends, devices, images, releases
+from repro import backends, devices, images, releases, worker
 from repro.backends import cuda, trtexec
 from repro.containers import Engine, connect
 from repro.devices import Device
 from repro.errors import Unavailable, UsageError, unknown
 from repro.images import Image
-from repro.launch import docker, lock, options
+from repro.launch import holder, lock, options
 from repro.releases import Row
 from repro.schema import Job, Limits, Place
 
@@ -44,6 +44,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     place: str = "auto"
     pull: bool = False
     """An image that is missing may be built."""
+    host: str | None = None
+    """A board's engine, such as `ssh://user@orin`; `None`: Docker's own choice."""
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
@@ -65,23 +67,42 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
     """Return where to run; raise `Unavailable` with what to do where nothing will."""
     if asked.place not in KINDS:
         raise unknown("place", asked.place, KINDS)
+    if asked.place == "docker" or asked.host is not None:
+        if asked.place == "host":
+            raise UsageError(
+                "PLACE=host measures this machine, and HOST names another",
+                "leave one of them out; to measure a board without Docker, run the kit on it",
+            )
+        engine = connect(asked.host)
+        device = device_of(engine, asked.device)
+        if asked.device == "auto":
+            say(f"measuring on {device.name}, the best that the engine's machine has")
+        return _docker(device, asked, engine, say)
     device = devices.choose(asked.device)
     if asked.place == "host":
         return _host(device, asked)
-    if asked.place == "docker":
-        return _docker(device, asked, connect(), say)
     if asked.gpu is not None or asked.jtop:
         raise UsageError("--gpu and --jtop are for a container", "add --place docker")
     return _auto_gpu(device, asked, say) if device.gpu else _auto_cpu(device, asked, say)
 
 
-def pinned(device: str, release: str | None) -> tuple[Engine, Row]:
+def pinned(device: str, release: str | None, host: str | None = None) -> tuple[Engine, Row]:
     """Return the engine, and the row whose image a user means by a device and a release's name."""
-    chosen = devices.choose(device)
-    if release is not None:
-        return connect(), _row(chosen, Asked(device=device, release=release), local=True)
-    engine = connect()
-    return engine, _row(chosen, Asked(device=device), local=not engine.remote)
+    if device != "auto":
+        devices.choose(device)
+    engine = connect(host)
+    chosen = device_of(engine, device)
+    return engine, _row(chosen, Asked(device=chosen.name, release=release), engine)
+
+
+def device_of(engine: Engine, name: str) -> Device:
+    """Return the device `name`; `auto` is what the engine's machine is."""
+    if name != "auto" or not engine.remote:
+        return devices.choose(name)
+    if engine.board is not None and l4t(engine.board) is not None:
+        return devices.choose("orin")
+    gpu = engine.architecture == "amd64" and ("nvidia" in engine.runtimes or engine.cdi)
+    return devices.choose("x86" if gpu else "cpu")
 
 
 def _host(device: Device, asked: Asked) -> Where:
@@ -120,7 +141,7 @@ def _auto_gpu(device: Device, asked: Asked, say: Say) -> Where:
     row = None
     if engine is not None and asked.backend in (None, device.image_backend):
         with contextlib.suppress(Unavailable):
-            row = _row(device, asked, local=not engine.remote)
+            row = _row(device, asked, engine)
             images.fitting(engine, row)
     if engine is not None and row is not None and images.usable(engine, row)[0] is not None:
         return _docker(device, asked, engine, say)
@@ -139,12 +160,13 @@ def _row_with_image(device: Device, asked: Asked) -> Row | None:
     return row if row is not None and row.base is not None else None
 
 
-def _row(device: Device, asked: Asked, *, local: bool) -> Row:
+def _row(device: Device, asked: Asked, engine: Engine) -> Row:
     """Return the row to take an image of; without a name the one that fits the board."""
     if asked.release is None:
+        board = engine.board
         if not device.gpu:
             return releases.default(device.name)
-        seen_l4t, seen_driver = (l4t(), cuda.driver_version()) if local else (None, None)
+        seen_l4t, seen_driver = (l4t(board), cuda.driver_version(board)) if board else (None, None)
         return releases.default(device.name, l4t=seen_l4t, driver=seen_driver)
     row = _row_with_image(device, asked)
     if row is None:
@@ -155,7 +177,7 @@ def _row(device: Device, asked: Asked, *, local: bool) -> Row:
 
 
 def _docker(device: Device, asked: Asked, engine: Engine, say: Say) -> Where:
-    row = _row(device, asked, local=not engine.remote)
+    row = _row(device, asked, engine)
     if asked.backend not in (None, device.image_backend):
         raise Unavailable(f"images for {device.name} hold no {asked.backend}", "leave --backend out")
     image, told = images.usable(engine, row)
@@ -200,17 +222,18 @@ def _not_built(row: Row) -> Unavailable:
     )
 
 
-def check(engine: Engine, row: Row, root: Path = Path("/")) -> None:
+def check(engine: Engine, row: Row, root: Path | None = None) -> None:
     """Raise `Unavailable` where the engine's machine lacks what a row's image needs.
 
-    Driver and L4T are looked at on this machine's own engine only; a remote one tells neither.
+    `root` is where that machine's files are; driver and L4T are not looked at where they can't be read.
     """
     images.fitting(engine, row)
     if row.device == "orin" and "nvidia" not in engine.runtimes:
         raise Unavailable("this Docker engine has no NVIDIA runtime", TOOLKIT)
     if row.device == "x86" and "nvidia" not in engine.runtimes and not engine.cdi:
         raise Unavailable("this Docker engine has no NVIDIA runtime and no CDI devices", TOOLKIT)
-    if engine.remote:
+    root = root or engine.board
+    if root is None:
         return
     seen_driver = cuda.driver_version(root)
     if row.driver and seen_driver and releases.numbers(seen_driver) < releases.numbers(row.driver):
@@ -246,8 +269,10 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     # A stand-in has no GPU to reach.
     hardware = "cpu" if place.standin else device
     if hardware == "orin":
-        mounts += options.board_mounts(local=local)
+        mounts += options.board_mounts(engine.board or Path("/"), local=engine.board is not None)
     if where.asked.jtop:
+        if not local:
+            raise UsageError("jtop's socket is let in on this machine's own engine only", "leave --jtop out")
         mounts.append(options.jtop_mount(own=True))
     if local and lock.path().exists():
         mounts.append((os.path.abspath(lock.path()), options.LOCK))
@@ -255,6 +280,8 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     environment = {"TRTEXEC": row.trtexec} if row is not None and row.trtexec else {}
     if place.standin:
         environment[images.STANDIN_SWITCH] = "1"
+    if not local:
+        environment[worker.SILENCE] = f"{holder.SILENCE_S:g}"
     return options.Wanted(
         device=hardware,
         image=image.id,
@@ -266,5 +293,10 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
         groups=options.device_groups(hardware, local=local),
         mounts=tuple(mounts),
         environment=environment,
-        labels={docker.RUN: job.run_id, docker.CASE: job.subjects[0].case.id, docker.STARTED: started_utc},
+        labels={
+            holder.RUN: job.run_id,
+            holder.CASE: job.subjects[0].case.id,
+            holder.STARTED: started_utc,
+            holder.CALLER: holder.caller(),
+        },
     )

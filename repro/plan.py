@@ -48,6 +48,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     place: str = "auto"
     pull: bool = False
     """An image that is missing may be built."""
+    host: str | None = None
+    """A board's engine, such as `ssh://user@orin`."""
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
@@ -91,6 +93,7 @@ def where(request: Request, say: Callable[[str], None] = lambda _: None) -> Wher
         backend=request.backend,
         place=request.place,
         pull=request.pull,
+        host=request.host,
         gpu=request.gpu,
         jtop=request.jtop,
     )

@@ -17,10 +17,11 @@ ORDER = """
 __main__ cli
 report.terminal report.markdown report.layers report.content report.commands report.preview report.text report
 launch.compose
-run doctor gather plan places launch.docker launch.host launch.options launch.lock launch
+run doctor gather plan places launch.docker launch.host launch.holder launch.options launch.lock launch
 worker records turn
 telemetry probes.nvml probes.host probes
-images containers devices releases backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
+delivery images containers ssh devices releases
+backends.trtexec backends.onnxruntime backends.torch backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive
 claims cases lowering check models measure stats proc
