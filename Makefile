@@ -2,19 +2,23 @@
 
 CASE ?= conv16
 # What to run: CASE[:VARIANT]; `make cases` lists them.
+VARIANTS ?=
+# Several variants of it: core, sweep:channels, all, or names with commas; empty: what CASE names.
 DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 PLACE ?= auto
 # Where: host, docker or auto.
 RELEASE ?=
 # Which pinned release (`repro images list`); empty: the device's own.
-VARIANTS ?=
-# Variants of CASE, with commas; empty: the case itself.
 ARGS ?=
 # More options for the verb, for example ARGS='--builds 5'.
+A ?=
+B ?=
+# What to compare: bundles for `make compare` (A alone where it is an alternating session), for `make ab`
+# CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
 # The bundle to verify or show; empty: the newest in bundles/.
-PART ?= 1/5
+PART ?= 1/6
 # Which part of the measurements on a GPU.
 PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
@@ -24,14 +28,21 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro images verify show doctor cases devices test test-arm64 lint format bench measure-gpu schema compose lock clean
+.PHONY: help repro ab releases images verify show compare doctor cases devices test test-arm64 lint format \
+  bench bench-stats measure-ab measure-gpu schema compose lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE)$(if $(VARIANTS),:$(VARIANTS)) --device $(DEVICE) --place $(PLACE) \
-	  $(if $(RELEASE),--release $(RELEASE)) $(if $(filter-out auto,$(DEVICE)),--pull) $(ARGS)
+	@$(REPRO) run $(CASE) --device $(DEVICE) --place $(PLACE) $(if $(RELEASE),--release $(RELEASE)) \
+	  $(if $(VARIANTS),--variants=$(VARIANTS)) $(if $(filter-out auto,$(DEVICE)),--pull) $(ARGS)
+
+ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
+	@$(REPRO) ab $(or $(A),$(CASE)) $(or $(B),$(CASE)) --device $(DEVICE) --place $(PLACE) $(ARGS)
+
+releases: $(VENV)/run.stamp ## List the releases and where they are.
+	@$(REPRO) releases
 
 images: $(VENV)/run.stamp ## Build the image of RELEASE for DEVICE, and have it prove what it holds.
 	@$(REPRO) images build $(RELEASE) --device $(DEVICE) $(ARGS)
@@ -41,6 +52,9 @@ verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 
 show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 	@$(REPRO) show $(BUNDLE) $(ARGS)
+
+compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
+	@$(REPRO) compare $(A) $(B) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)
@@ -63,11 +77,17 @@ lint: $(VENV)/dev.stamp ## Check style and types.
 format: $(VENV)/dev.stamp ## Format the code.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-measure-gpu: ## Measure PART (1/5 … 5/5) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
+measure-gpu: ## Measure PART (1/6 … 6/6) on a machine with an NVIDIA GPU; needs PYTHON with torch, no network.
 	$(PYTHON) tests/measure_gpu.py $(PART) build/measure-gpu
+
+measure-ab: $(VENV)/run.stamp ## Measure how often comparisons are wrong here, 8 minutes at a time; ARGS='--help' tells more.
+	$(BIN)/python tests/measure_ab.py $(or $(ARGS),cpu build/measure-ab)
 
 bench: $(VENV)/dev.stamp ## Measure the kit itself, as ratios side by side.
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-stats: $(VENV)/dev.stamp ## Rates of wrong verdicts on simulated noise, beside other tools' rules.
+	$(BIN)/python tests/bench_stats.py $(ARGS)
 
 schema: $(VENV)/run.stamp ## Write the JSON Schemas from the types.
 	$(BIN)/python -m repro.schemas

@@ -11,24 +11,29 @@ import hashlib
 import json
 import math
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from repro import models
+from repro import adopt, models
 from repro.errors import ReproError, UsageError, unknown
 from repro.schema import (
     AnyClaim,
     CaseRef,
     ConvStack,
     ModelSpec,
+    OnnxFile,
     Reference,
     Scalar,
     Settings,
+    Share,
     Tolerance,
 )
 
+NOT_TO_CHANGE = frozenset({"duration_s", "percentiles"})
+"""Settings that the protocol has the last word on, or that change no measurement."""
 BASE = "base"
 """What stands for the case itself where variants are named."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
@@ -42,7 +47,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, object] = {}
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CaseFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`case.toml`, decoded."""
 
     id: str
@@ -50,7 +55,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     title: str
     question: str
     source: str
-    share: Literal["full", "none"]
+    share: Share
     model: dict[str, object]
     settings: dict[str, object]
     on: dict[str, dict[str, Scalar]] = {}
@@ -58,6 +63,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     references: tuple[Reference, ...] = ()
     claims: tuple[AnyClaim, ...] = ()
     variants: dict[str, Variant] = {}
+    sets: dict[str, tuple[str, ...]] = {}
+    """Names for several variants together, as `--variants` takes them."""
+
+
+class Case(CaseFile, frozen=True, kw_only=True):
+    """A case and the folder that it was read from."""
+
+    folder: Path
 
 
 class Experiment(msgspec.Struct, frozen=True):
@@ -92,6 +105,11 @@ class Experiment(msgspec.Struct, frozen=True):
             share=self.case.share,
         )
 
+    def changes(self, setting: str) -> bool:
+        """Tell whether the variant gives a setting another value than the case has."""
+        base = msgspec.convert({"optimization_level": None, **self.case.settings}, Settings)
+        return bool(getattr(base, setting) != getattr(self.settings, setting))
+
     @property
     def label(self) -> str:
         """`id:variant`, as a user writes it."""
@@ -124,56 +142,242 @@ def load(case_id: str, extra: Path | None = None) -> Case:
         raise unknown("case", case_id, known, "(`repro cases` lists them)")
     path = known[case_id]
     try:
-        case = msgspec.toml.decode(path.read_bytes(), type=Case)
+        read = msgspec.toml.decode(path.read_bytes(), type=CaseFile)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path} is not a case ({error})", "see docs/writing-cases.md") from None
     except OSError as error:
         raise ReproError(f"can't read {path} ({error.strerror})") from None
+    case = Case(folder=path.parent, **msgspec.structs.asdict(read))
     for name in (case.id, *case.variants):
         if not NAME.fullmatch(name):
             raise UsageError(f"{path}: '{name}' is no name", f"names match {NAME.pattern}")
-    if BASE in case.variants:
-        raise UsageError(f"{path}: no variant can be called '{BASE}'", "it means the case itself")
+    for word, meaning in ((BASE, "the case itself"), (ALL, "all of them")):
+        if word in case.variants:
+            raise UsageError(f"{path}: no variant can be called '{word}'", f"it means {meaning}")
+    for name, members in case.sets.items():
+        for member in members:
+            if member not in case.variants:
+                raise UsageError(f"{path}: sets.{name} names '{member}', which is no variant")
     if case.id != case_id:
         raise UsageError(f"{path} calls itself '{case.id}'", "the folder's name is the case's id")
     return case
 
 
-def resolve(case: Case, variant: str | None) -> Experiment:
-    """Apply `variant` (`None`: the case itself) and build the models."""
+ALL = "all"
+"""What stands for the case itself and every variant."""
+
+
+def select(case: Case, text: str) -> tuple[str | None, ...]:
+    """Return the variants that `--variants` names: a set of the case's, `all`, or names with commas."""
+    if text == ALL:
+        return (None, *case.variants)
+    if text in case.sets:
+        return case.sets[text]
+    return parse(f"{case.id}:{text}")[1]
+
+
+def resolve(
+    case: Case, variant: str | None, changes: Mapping[str, str] | Settings | None = None
+) -> Experiment:
+    """Apply `variant` (`None`: the case itself) and build the models.
+
+    `changes` are settings on top, as words of a user, or all settings as a record has them.
+    """
     change = Variant(case.question)
     if variant is not None:
         if variant not in case.variants:
-            raise unknown(f"variant of {case.id}", variant, case.variants)
+            raise unknown(f"variant of {case.id}", variant, [*case.variants, *case.sets])
         change = case.variants[variant]
+    part = "model"
     try:
-        model = msgspec.convert({**case.model, **change.model}, ModelSpec)
+        model: ModelSpec = msgspec.convert({**case.model, **change.model}, ModelSpec)
+        part = "settings"
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
-        _check_values(model, settings)
+        part = "values"
+        _check_model(model)
+        _check_settings(settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
-        raise UsageError(f"case {label} is not complete ({error})", "mend its case.toml") from None
-    onnx = {precision: models.build(model, precision) for precision in models.PRECISIONS}
+        # The error's path begins at `$`, which is a part of the file.
+        why = str(error) if part == "values" else _placed(str(error), part)
+        raise UsageError(
+            f"case {label} is not complete ({why})", f"mend {case.folder / 'case.toml'}"
+        ) from None
+    if changes is not None:
+        settings = _changed(settings, changes)
+    if isinstance(model, OnnxFile):
+        onnx: dict[str, bytes] = {model.precision: _own_model(case, model)}
+    elif case.share == "full":
+        onnx = {precision: models.build(model, precision) for precision in models.file_precisions(model)}
+    else:
+        raise UsageError(
+            f"case {case.id} has nothing private: the kit builds its model", 'say share = "full"'
+        )
     return Experiment(case, variant, model, settings, onnx)
 
 
-def module(ref: CaseRef) -> Path:
+def _own_model(case: Case, spec: OnnxFile) -> bytes:
+    path = case.folder / spec.file
+    if case.share == "full":
+        raise UsageError(
+            f"case {case.id} has a model of its own, so share is 'none' or 'model'", "mend its case.toml"
+        )
+    try:
+        if path.parent != case.folder or path.is_symlink():
+            raise UsageError(f"case {case.id} names the model '{spec.file}', which is not beside it")
+        data = path.read_bytes()
+        adopt.check(data, spec, private=case.share == "none")
+    except OSError as error:
+        raise ReproError(f"can't read {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"case {case.id}: {error}", "make it anew by `repro case new`") from None
+    return data
+
+
+def _placed(message: str, part: str) -> str:
+    """Name the key path of a message as it stands in the file."""
+    what, _, place = message.partition(" - at `$")
+    return f"{what} - at `{part}{place.rstrip('`')}`"
+
+
+_NEW = """# Whatever is written here but the model is in every bundle of the case.
+id = "{id}"
+version = 1
+title = "A network of its owner's"
+question = "How fast is it here?"
+source = "its owner"
+share = "{share}"
+
+# Made by `repro case new`; to change it, make the case anew.
+[model]
+network = "onnx"
+file = "{spec.file}"
+precision = "{spec.precision}"
+input = {input}
+output = {output}
+layers = {spec.layers}
+
+[settings]
+precision = "{precision}"
+typing = "weak"
+io_layout = "chw"
+sparsity = false
+cuda_graph = false
+spin_wait = false
+transfers = true
+l2 = "warm"
+warm_up_ms = 200
+duration_s = 3.0
+percentiles = [90, 95, 99]
+
+# As in the kit's own cases: a few units of rounding a layer, growing as independent errors do.
+[tolerance]
+fp32 = {{ error = 1e-5, grows = "sqrt_layers" }}
+fp16 = {{ error = 2e-3, grows = "sqrt_layers" }}
+tf32 = {{ error = 2e-3, grows = "sqrt_layers" }}
+int8 = {{ error = 2e-3, grows = "sqrt_layers" }}
+
+[variants.hwc8]
+question = "What does the layout of input and output cost?"
+settings = {{ io_layout = "hwc8" }}
+
+[variants.graph]
+question = "Does launching the kernels one by one cost anything?"
+settings = {{ cuda_graph = true }}
+"""
+
+
+def new(case_id: str, made: adopt.Adopted, share: str, parent: Path) -> Path:
+    """Write the folder of a new case of somebody's own network; return it."""
+    if not NAME.fullmatch(case_id):
+        raise UsageError(f"'{case_id}' is no name", f"names match {NAME.pattern}")
+    folder = parent / case_id
+    if folder.exists() or case_id in available():
+        raise UsageError(f"there is a case {case_id} already", "choose another id")
+    text = _NEW.format(
+        id=case_id,
+        share=share,
+        spec=made.spec,
+        input=list(made.spec.input),
+        output=list(made.spec.output),
+        precision="int8" if made.quantised else made.spec.precision,
+    )
+    part = parent / f".{case_id}.part"
+    try:
+        part.mkdir(parents=True)
+        (part / made.spec.file).write_bytes(made.model)
+        (part / "case.toml").write_text(text, encoding="utf-8")
+        part.rename(folder)
+    except OSError as error:
+        raise ReproError(f"can't write {folder} ({error.strerror})", "name another --cases") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def lock(case: Case, path: Path) -> tuple[str, ...]:
+    """Publish a case's experiments in the file `path`; return the names that are new there.
+
+    Raise `UsageError` where a published experiment is another one now: bundles out in the world name it.
+    """
+    try:
+        locked: dict[str, str] = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        locked = {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ReproError(f"can't read {path} ({error})") from None
+    new: dict[str, str] = {}
+    for variant in (None, *case.variants):
+        name = f"{case.id}@{case.version}" + (f":{variant}" if variant else "")
+        digest = resolve(case, variant).ref.digest
+        if locked.get(name, digest) != digest:
+            raise UsageError(f"{name} is published as another experiment", "give the case a new version")
+        if name not in locked:
+            new[name] = digest
+    if new:
+        text = json.dumps(locked | new, indent=2, sort_keys=True) + "\n"
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(text)
+        part.replace(path)
+    return tuple(new)
+
+
+def module(ref: CaseRef, settings: Settings) -> Path:
     """Return the torch module of a case that the kit ships; raise `UsageError` for any other.
 
-    It is about to be executed, so nothing but the shipped case with this very digest will do.
+    It is about to be executed, so nothing but the shipped case with this very digest will do, whatever
+    its `settings`: those are data.
     """
     known = available()
     path = known[ref.id].parent / "model.py" if ref.id in known else None
-    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant).ref != ref:
+    if path is None or not path.is_file() or resolve(load(ref.id), ref.variant, settings).ref != ref:
         raise UsageError(
             f"case {ref.id} is not one that this kit ships with a torch module", "use --backend onnxruntime"
         )
     return path
 
 
-def _check_values(model: ModelSpec, settings: Settings) -> None:
+def _changed(settings: Settings, changes: Mapping[str, str] | Settings) -> Settings:
+    wanted = {} if isinstance(changes, Settings) else changes
+    known = {field.name for field in msgspec.structs.fields(Settings)} - NOT_TO_CHANGE
+    for name in wanted:
+        if name not in known:
+            raise unknown("setting", name, [*known, "threads"])
+    try:
+        # Not strict: words such as `true` and `4` become what the setting holds.
+        base = msgspec.to_builtins(changes if isinstance(changes, Settings) else settings)
+        changed = msgspec.convert({**base, **wanted}, Settings, strict=False)
+        _check_settings(changed)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"a setting can't have this value ({error})", "see docs/writing-cases.md") from None
+    return changed
+
+
+def _check_model(model: ModelSpec) -> None:
     """Raise `ValueError` for a value of the right type that describes nothing."""
     for name, value in msgspec.structs.asdict(model).items():
+        if name in ("input", "output") and min(value, default=0) < 1:
+            raise ValueError(f"`{name}` must be a shape, of numbers that are at least 1")
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ValueError(f"`{name}` must be at least 1")
     if isinstance(model, ConvStack):
@@ -183,6 +387,12 @@ def _check_values(model: ModelSpec, settings: Settings) -> None:
             raise ValueError("`channels` must be at least 1 each")
         if model.kernel % 2 == 0:
             raise ValueError("`kernel` must be odd, so that the padding keeps the size of the map")
+        if model.weights == "2:4" and any(count % 4 for count in model.channels[:-1]):
+            raise ValueError("with `weights` of 2:4, all but the last of `channels` must be multiples of 4")
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raise `ValueError` for a setting of the right type that means nothing."""
     if settings.warm_up_ms < 0:
         raise ValueError("`warm_up_ms` must be at least 0")
     if not 0 < settings.duration_s < math.inf:

@@ -77,18 +77,20 @@ def output(
     `library` evaluates the whole model without optimisation; it is called only where an operator has
     no rule. The error is ‖y − r‖₂ / ‖r‖₂ over the sampled outputs.
     """
-    where = positions(seed, spec.shape)
+    # What is not [n, c, h, w] is looked at as one long row.
+    planes = spec.shape if len(spec.shape) == 4 else (1, 1, 1, math.prod(spec.shape))
+    where = positions(seed, planes)
     method: Literal["fp64_at_sampled_positions", "same_library"]
     try:
         reference = _Graph(model, source).at(where)
         method, described = "fp64_at_sampled_positions", "numpy float64 through the graph's operators"
     except _NoRule as operator:
-        reference = _sample(library(model, source), where)
+        reference = _sample(library(model, source).reshape(planes), where)
         method, described = "same_library", f"ONNX Runtime without optimisation ({operator})"
     problems = _problems(result, spec)
     error: float | None = None
     if result.shape == spec.shape:
-        sampled = _sample(result, where)
+        sampled = _sample(result.reshape(planes), where)
         if np.isfinite(sampled).all():
             norm = float(np.linalg.norm(reference))
             error = float(np.linalg.norm(sampled - reference)) / norm if norm else math.inf
@@ -148,6 +150,12 @@ class _Graph:
         self._weights = {
             tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.initializer
         }
+        self._kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        for node in graph.node:
+            # Weights that are stored quantised are constants all the same.
+            if node.op_type == "DequantizeLinear" and self._weights.keys() >= set(node.input):
+                values = self._weights[node.input[0]]
+                self._weights[node.output[0]] = (values - self._zero(node)) * self._scale(node)
         self._shape = {
             value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info, *graph.output)
@@ -246,6 +254,40 @@ class _Graph:
     ) -> npt.NDArray[np.float64]:
         return -self._window(node.input[0], n, y, x, h, w)
 
+    def _scale(self, node: onnx.NodeProto) -> float:
+        """Return the one scale of a node that quantises or takes back."""
+        scale = self._weights.get(node.input[1])
+        if scale is None or scale.size != 1:
+            raise _NoRule(f"no rule for {node.op_type} with a scale for each channel")
+        return float(scale.reshape(-1)[0])
+
+    def _zero(self, node: onnx.NodeProto) -> float:
+        if len(node.input) < 3 or not node.input[2]:
+            return 0.0
+        zero = self._weights.get(node.input[2])
+        if zero is None or zero.size != 1:
+            raise _NoRule(f"no rule for {node.op_type} with a zero point for each channel")
+        return float(zero.reshape(-1)[0])
+
+    def _quantise(
+        self, node: onnx.NodeProto, n: Indices, y: Indices, x: Indices, h: int, w: int
+    ) -> npt.NDArray[np.float64]:
+        """Divide by the scale, round half to even, add the zero point, saturate (ONNX QuantizeLinear)."""
+        import onnx
+
+        kinds = {onnx.TensorProto.INT8: (-128, 127), onnx.TensorProto.UINT8: (0, 255)}
+        # Without a zero point the type is UINT8.
+        kind = self._kinds.get(node.input[2]) if len(node.input) > 2 else onnx.TensorProto.UINT8
+        if kind not in kinds:
+            raise _NoRule("no rule for QuantizeLinear to this type")
+        values = self._window(node.input[0], n, y, x, h, w)
+        return (np.rint(values / self._scale(node)) + self._zero(node)).clip(*kinds[kind])
+
+    def _dequantise(
+        self, node: onnx.NodeProto, n: Indices, y: Indices, x: Indices, h: int, w: int
+    ) -> npt.NDArray[np.float64]:
+        return (self._window(node.input[0], n, y, x, h, w) - self._zero(node)) * self._scale(node)
+
     def _matmul(
         self, node: onnx.NodeProto, n: Indices, y: Indices, x: Indices, h: int, w: int
     ) -> npt.NDArray[np.float64]:
@@ -266,4 +308,6 @@ _RULES = {
     "Add": _Graph._add,
     "Neg": _Graph._neg,
     "MatMul": _Graph._matmul,
+    "QuantizeLinear": _Graph._quantise,
+    "DequantizeLinear": _Graph._dequantise,
 }

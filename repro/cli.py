@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from repro.bundle import Inspection
     from repro.gather import Prepared
+    from repro.imported import Imported
+    from repro.plan import Request
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -89,24 +91,69 @@ def cli() -> None:
     """Reproducible, signed evidence for TensorRT bug reports."""
 
 
+def _measuring_options(command: F) -> F:
+    """Add the options of every verb that measures."""
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--device", default="auto", show_default=True, help="What to measure on (`repro devices`)."
+            ),
+            click.option("--backend", help="What builds and executes; default: the device's own."),
+            click.option(
+                "--place", default="auto", show_default=True, help="Where the worker runs: host or docker."
+            ),
+            click.option(
+                "--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing."
+            ),
+            _host_option,
+            click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0."),
+            click.option(
+                "--jtop",
+                is_flag=True,
+                help="For a container on a Jetson: let jtop's socket in (root on the board).",
+            ),
+            click.option("--protocol", help="brief, standard or forum; default: the device's own."),
+            click.option("--duration", type=Duration(), help="Least measured time of a run."),
+            click.option("--iterations", type=int, help="Least number of iterations of a run."),
+            click.option(
+                "--threads", type=int, help="Threads on the CPU; default: one less than usable cores."
+            ),
+            click.option("--work", type=path, default=Path("work"), show_default=True, help="Work folder."),
+            click.option("--cases", "cases_folder", type=path, help="Folder with more cases."),
+            click.option(
+                "--claim",
+                "claims",
+                multiple=True,
+                help="What is wrong, as KIND field=value …; repeatable.",
+            ),
+            click.option(
+                "--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build."
+            ),
+            click.option(
+                "--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run."
+            ),
+            click.option(
+                "--rounds", type=int, help="Quads A B B A of an alternating comparison; default: 6."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.argument("case", metavar="CASE[:VARIANT]")
-@click.option("--device", default="auto", show_default=True, help="What to measure on (`repro devices`).")
-@click.option("--release", help="Runtime release; default: the device's own.")
-@click.option("--backend", help="What builds and executes; default: the device's own.")
-@click.option("--place", default="auto", show_default=True, help="Where the worker runs: host or docker.")
-@_host_option
-@click.option("--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing.")
-@click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0.")
+@click.argument("case", metavar="CASE[:VARIANT]", required=False, default="")
 @click.option(
-    "--jtop", is_flag=True, help="For a container on a Jetson: let jtop's socket in (root on the board)."
+    "--variants",
+    is_flag=False,
+    flag_value="core",
+    help="Several variants: core (the same as no value), sweep:channels, all, or names with commas.",
 )
-@click.option("--protocol", help="brief, standard or forum; default: the device's own.")
+@click.option("--release", help="Runtime release; default: the place's own (`repro releases`).")
+@click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--builds", type=int, help="Number of builds.")
 @click.option("--runs", type=int, help="Runs of each build.")
-@click.option("--duration", type=Duration(), help="Least measured time of a run.")
-@click.option("--iterations", type=int, help="Least number of iterations of a run.")
-@click.option("--threads", type=int, help="Threads on the CPU; default: one less than usable cores.")
 @click.option(
     "--keep-log", is_flag=True, help="Put trtexec's whole log of the first build into the bundle, redacted."
 )
@@ -116,32 +163,89 @@ def cli() -> None:
     help="Measure attainable bandwidth and matrix rate along; default: on a GPU.",
 )
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle exactly.",
 )
-@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
-@click.option("--claim", "claims", multiple=True, help="What is wrong, as KIND field=value …; repeatable.")
-@click.option("--timeout-build", type=Duration(), default="30m", show_default=True, help="Longest build.")
-@click.option("--timeout-run", type=Duration(), default="10m", show_default=True, help="Longest run.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Repeat the experiment of a bundle as arm A, alternating with this one as arm B.",
+)
+@_measuring_options
 @_sealing_options
-def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: bool, **options: Any) -> None:
-    """Run a case and seal what came of it into a signed bundle."""
+def run(**options: Any) -> None:
+    """Run a case and seal what came of it into a signed bundle.
+
+    With --like or --against the experiment is that of a bundle. --against compares it with
+    CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], or with itself under what --release, --python or
+    --threads say.
+    """
+    repeated = options["like"] or options["against"]
+    if not options["case"] and not repeated:
+        raise click.UsageError("Missing argument 'CASE[:VARIANT]'.")
+    if options["variants"] and repeated:
+        raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
+    if not repeated:
+        options["device"] = _best(options)
+    _run(options)
+
+
+@cli.command()
+@click.argument("spec_a")
+@click.argument("spec_b")
+@click.option("--python-a", type=click.Path(path_type=Path), help="Python that has the release of A.")
+@click.option("--python-b", type=click.Path(path_type=Path), help="Python that has the release of B.")
+@_measuring_options
+@_sealing_options
+def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, **options: Any) -> None:
+    """Compare two releases or settings, alternating in one session.
+
+    The arms take turns in quads, A B B A or B A A B, so that drift of the machine cancels.
+
+    A SPEC is CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], for example conv16@ort-1.30.0, conv16:hwc8 or
+    conv16+threads=2. Without a release it is the installed one; one that isn't here is installed into an
+    environment of its own, once.
+    """
+    from repro.plan import ArmRequest
+    from repro.spec import parse
+
+    options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
+    options["device"] = _best(options)
+    _run(options)
+
+
+def _best(options: dict[str, Any]) -> str:
+    """Return the device to measure on, chosen here unless another machine's engine says what it is."""
     from repro import devices
+
+    name: str = options["device"]
+    if name == "auto" and options["host"] is None and options["place"] != "docker":
+        name = devices.choose("auto").name
+        _say(f"measuring on {name}, the best that can be measured on here (`repro devices`)")
+    return name
+
+
+def _run(options: dict[str, Any]) -> NoReturn:
+    """Run what the options of `run` or `ab` ask for."""
     from repro.claims import parse
     from repro.plan import Request
     from repro.report import terminal
     from repro.run import run_case
 
-    if options["device"] == "auto" and options["host"] is None and options["place"] != "docker":
-        options["device"] = devices.choose("auto").name
-        _say(f"measuring on {options['device']}, the best that can be measured on here (`repro devices`)")
+    yes = options.pop("yes")
     request = Request(
-        claims=tuple(map(parse, claims)),
-        duration_s=duration,
-        max_size_bytes=max_size * 2**20,
+        claims=tuple(map(parse, options.pop("claims"))),
+        duration_s=options.pop("duration"),
+        max_size_bytes=options.pop("max_size") * 2**20,
         timeout_build_s=options.pop("timeout_build"),
         timeout_run_s=options.pop("timeout_run"),
         **options,
     )
+    if request.variants == "all":
+        _agree_to_time(request, yes=yes)
     with terminal.Watcher(_console(stderr=True)) as watch:
 
         def approve(prepared: Prepared) -> bool:
@@ -150,6 +254,20 @@ def run(claims: tuple[str, ...], duration: float | None, max_size: int, yes: boo
 
         done = run_case(request, watch, approve, _say)
     _finish(done)
+
+
+def _agree_to_time(request: Request, *, yes: bool) -> None:
+    """Say how long it will take, and ask."""
+    from repro import plan
+    from repro.report.text import seconds
+
+    takes = f"{len(plan.chosen(request)[1])} variants, about {seconds(plan.estimate_s(request))}"
+    if yes:
+        _say(takes)
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"that is {takes}", "add --yes")
+    elif not click.confirm(f"That is {takes}. Begin?", default=True):
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def _approve(prepared: Prepared, *, yes: bool) -> bool:
@@ -186,11 +304,28 @@ def _finish(done: Done) -> NoReturn:
     terminal.show_card(_console(), content.card(bundle.read(done.sealed.path)))
     path = _shown(done.sealed.path)
     click.echo(f"\n{path}  ({done.sealed.size / 1024:.0f} KiB)")
-    click.echo(f"next: repro show {path}\n      repro verify {path}")
+    alternating = all(turn.arm for turn in done.records[0].protocol.order)
+    click.echo(f"next: repro show {path}\n      repro {'compare' if alternating else 'verify'} {path}")
+    for record in done.records:
+        if record.status == "unavailable":
+            _say(f"{record.record_name} is unavailable here: {record.reason}")
     failed = any(record.status == "failed" for record in done.records)
     if failed:
         _say(f"the run failed; its logs are in {_shown(done.work)}")
-    raise SystemExit(ExitCode.NEGATIVE if failed else ExitCode.DONE)
+        raise SystemExit(ExitCode.NEGATIVE)
+    raise SystemExit(_verdict(done.sealed.path) if alternating else ExitCode.DONE)
+
+
+def _verdict(path: Path) -> ExitCode:
+    """Print what came of comparing the arms of a bundle; return what the verdict exits with."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison, terminal
+
+    found = judge([observed.load(path)])
+    click.echo()
+    terminal.show_verdicts(_console(), comparison.account(found))
+    return comparison.exit_code(found)
 
 
 @cli.command()
@@ -317,20 +452,35 @@ def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None)
 @click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
 @click.option("--card", "card_only", is_flag=True, help="Only the card of twelve lines.")
 @click.option("--layers", "layers_only", is_flag=True, help="Only the layers of each mode of the engine.")
-def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with findings and figures there.")
+def show(
+    path: Path | None, as_json: bool, markdown: bool, card_only: bool, layers_only: bool, html: Path | None
+) -> None:
     """Show what a bundle says: a card, then the details.
 
     Default: the newest in bundles/.
     """
-    from repro import bundle
+    from repro import bundle, imported
     from repro.report import content
 
-    opened = bundle.read(path or _newest())
+    chosen = path or _newest()
+    if imported.is_json(chosen):
+        _show_imported(imported.load(chosen), as_json, markdown)
+        return
+    opened = bundle.read(chosen)
     if as_json:
         import msgspec
 
         value = {"id": opened.id, "statement": opened.statement, "records": opened.records}
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    elif html is not None:
+        from repro.report.bundle_page import render
+
+        try:
+            html.write_text(render(opened), encoding="utf-8")
+        except OSError as error:
+            raise ReproError(f"can't write {html} ({error.strerror})", "name another file") from None
+        _say(f"written to {_shown(html)}")
     elif markdown:
         from repro.report import markdown as page
 
@@ -347,6 +497,290 @@ def show(path: Path | None, as_json: bool, markdown: bool, card_only: bool, laye
             terminal.show_tables(console, tuple(layers.tables(opened)))
         else:
             terminal.show_report(console, content.report(opened))
+
+
+class Share(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A share such as `3%`, `3 %` or `0.03`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share of 1."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value))
+        if not match:
+            self.fail(f"'{value}' is not a share such as 3% or 0.03", param, ctx)
+        share = float(match[1]) / (100 if match[2] else 1)
+        if not 0 < share < 1:
+            self.fail(f"'{value}' does not lie between 0 and 100 %", param, ctx)
+        return share
+
+
+@cli.command()
+@click.argument("paths", metavar="A [B …]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--across",
+    type=click.Choice(["release", "device", "setting"]),
+    help="What is meant to differ; default: the first of these that does.",
+)
+@click.option(
+    "--margin", type=Share(), default="3%", show_default=True, help="Differences that don't matter."
+)
+@click.option("--geomean", is_flag=True, help="Test the geometric mean of all variants too.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON (comparison.v1.json).")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with figures there, too.")
+@click.option("--fail-on", metavar="VERDICTS", help="Exit with 0 but for these: slower,inconclusive or none.")
+@click.option("--unverified", is_flag=True, help="Read bundles that are not intact; every output says so.")
+def compare(
+    paths: tuple[Path, ...],
+    margin: float,
+    geomean: bool,
+    as_json: bool,
+    markdown: bool,
+    html: Path | None,
+    fail_on: str | None,
+    unverified: bool,
+    **options: Any,
+) -> None:
+    """Compare bundles, or the arms of one: a verdict and its reason."""
+    from repro import observed
+    from repro.compare import compare as judge
+    from repro.report import comparison as report
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other", "choose one; --html goes with either")
+    failing = None if fail_on is None else report.verdicts(fail_on)
+    sources = [observed.load(path, verified=not unverified) for path in paths]
+    found = judge(sources, margin=margin, declared_mean=geomean, **options)
+    account = report.account(found)
+    if html is not None:
+        from repro.report import page
+
+        page.write(html, account, found)
+        _say(f"written to {_shown(html)}")
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    elif markdown:
+        from repro.report import markdown as page_text
+
+        click.echo(page_text.comparison(account), nl=False)
+    else:
+        from repro.report import terminal
+
+        terminal.show_comparison(_console(), account)
+    raise SystemExit(report.exit_code(found, failing))
+
+
+@cli.command()
+@click.option("--margin", type=Share(), default="3%", show_default=True, help="Difference to be found.")
+@click.option(
+    "--from",
+    "path",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Bundle that shows the spread; default: the newest.",
+)
+@click.option("--power", type=Share(), default="90%", show_default=True, help="In which share of cases.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(margin: float, path: Path | None, power: float, as_json: bool) -> None:
+    """Tell how many builds, rounds or sessions a difference takes."""
+    from repro import observed
+    from repro.compare import plan as make
+    from repro.report import comparison as report
+
+    plans = make(observed.load(path or _newest()), margin, power)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(plans), indent=1))
+    else:
+        from repro.report import terminal
+
+        for what, found in plans.items():
+            if found is None:
+                click.echo(f"{what}: no spread was seen; measure at least 2 builds, better 5")
+            else:
+                terminal.show_table(_console(), report.plan_table(what, found))
+                for note in report.plan_notes(found):
+                    click.echo(f"note: {note}")
+    raise SystemExit(ExitCode.DONE if any(plans.values()) else ExitCode.UNDECIDED)
+
+
+@cli.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The imported records as JSON, for `repro show`.")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a ticket.")
+def log(files: tuple[Path, ...], as_json: bool, markdown: bool) -> None:
+    """Read a trtexec log from elsewhere, and exports beside it.
+
+    FILE may be - for standard input. Nothing is measured: the records are marked as imported, and tell
+    what the files don't.
+    """
+    import shutil
+    import tempfile
+
+    from repro import imported
+
+    with tempfile.TemporaryDirectory() as folder:
+        typed = Path(folder, "stdin")
+        if Path("-") in files:
+            with typed.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        records = imported.read([typed if path == Path("-") else path for path in files])
+    _show_imported(records, as_json, markdown)
+
+
+def _show_imported(records: Imported, as_json: bool, markdown: bool) -> None:
+    """Print what was imported; a failed run that somebody had is no failure here."""
+    from repro.report.imported import reports
+
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(records), indent=1))
+    elif markdown:
+        from repro.report import markdown as page
+
+        click.echo("\n".join(map(page.render, reports(records))), nl=False)
+    else:
+        from repro.report import terminal
+
+        console = _console()
+        for number, report in enumerate(reports(records)):
+            if number:
+                console.print()
+            terminal.show_report(console, report)
+
+
+@cli.command()
+@click.argument("subject", metavar="BUNDLE|CASE", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def diagnose(subject: str | None, as_json: bool, cases_folder: Path | None) -> None:
+    """Find what a bundle or a case shows or suggests.
+
+    A case needs no run for that. Each finding has its evidence, its strength (proven, supported,
+    possible) and the next experiment. Default: the newest bundle in bundles/.
+    """
+    from repro import bundle, facts
+    from repro import cases as table
+    from repro import diagnose as rules
+
+    path = Path(subject) if subject else _newest()
+    if path.suffix == ".zip" or path.is_file():
+        found = rules.diagnose(facts.of_bundle(bundle.read(path)))
+    else:
+        found = rules.diagnose(facts.of_case(table.load(str(subject), cases_folder)))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        return
+    from repro.report import terminal
+
+    terminal.show_findings(_console(), found)
+
+
+@cli.group()
+def case() -> None:
+    """Make, check and publish cases."""
+
+
+@case.command("new")
+@click.argument("case_id", metavar="ID")
+@click.option(
+    "--onnx", "path", type=click.Path(path_type=Path), required=True, help="The network; FP32 or FP16."
+)
+@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x…", help="Binds the input's open shape.")
+@click.option(
+    "--share",
+    type=click.Choice(["none", "model"]),
+    default="none",
+    show_default=True,
+    help="none: the model never leaves this machine; model: it is in every bundle.",
+)
+@click.option(
+    "--cases",
+    "cases_folder",
+    type=click.Path(path_type=Path),
+    default=Path("cases"),
+    show_default=True,
+    help="Folder of the new case's folder.",
+)
+def case_new(case_id: str, path: Path, shapes: tuple[str, ...], share: str, cases_folder: Path) -> None:
+    """Make a case of an ONNX file of your own; it is private unless you say otherwise.
+
+    The id, and what you write into the case's title and question, are in every bundle.
+    """
+    from repro import adopt
+    from repro import cases as table
+    from repro.bundle import MAX_SIZE_BYTES
+    from repro.report.text import quantity
+
+    made = adopt.adopt(path, dict(map(adopt.shape, shapes)), private=share == "none")
+    folder = table.new(case_id, made, share, cases_folder)
+    size = quantity(len(made.model), "bytes")
+    if share == "model":
+        place = _shown(folder / made.spec.file)
+        _say(f"share = model: {place}, {size}, will be in every bundle of {case_id}")
+        if len(made.model) > MAX_SIZE_BYTES // 2:
+            _say(f"a bundle has at most {MAX_SIZE_BYTES >> 20} MiB unless `repro run --max-size` says more")
+    else:
+        _say(f"private: {size} of model stay here, renamed by position; its bundles can't be replayed")
+    click.echo(_shown(folder))
+    more = f" --cases {_shown(cases_folder)}"
+    click.echo(f"next: repro case check {case_id}{more}\n      repro run {case_id}{more}")
+
+
+@case.command("check")
+@click.argument("case_id", metavar="CASE[:VARIANT]")
+@click.option("--torch", "with_torch", is_flag=True, help="Prove the torch module equal to the ONNX, too.")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_check(case_id: str, with_torch: bool, cases_folder: Path | None) -> None:
+    """Check a case: every variant is complete, its models are valid, its work can be counted."""
+    from repro import cases as table
+    from repro import models, work
+    from repro.report.text import cut, quantity
+
+    name, variants = table.parse(case_id)
+    found = table.load(name, cases_folder)
+    for variant in variants if ":" in case_id else (None, *found.variants):
+        experiment = table.resolve(found, variant)
+        precision = experiment.settings.precision
+        data = experiment.onnx[models.file_precision(precision)]
+        counted = work.count(data, precision, experiment.settings.io_layout)
+        text = f"{experiment.label:<20} {counted.flop:>18,} FLOP  {quantity(counted.bytes_high, 'bytes')}"
+        if counted.unknown_ops:
+            text += f", without {cut(', '.join(counted.unknown_ops), 60)}"
+        click.echo(text)
+        if with_torch:
+            from repro import export
+
+            if not export.has_module(experiment):
+                click.echo(f"{'':<20} has no torch module to compare with")
+                continue
+            click.echo(
+                f"{'':<20} equal to its torch module; outputs differ by {export.check(experiment):.1g}"
+            )
+
+
+@case.command("lock")
+@click.argument("case_id", metavar="CASE")
+@click.option("--cases", "cases_folder", type=click.Path(path_type=Path), help="Folder with more cases.")
+def case_lock(case_id: str, cases_folder: Path | None) -> None:
+    """Publish a case's version: write its digests into the lock file beside the cases."""
+    from repro import cases as table
+
+    found = table.load(case_id, cases_folder)
+    path = table.available(cases_folder)[case_id].parent.parent / "lock.json"
+    new = table.lock(found, path)
+    for name in new:
+        click.echo(name)
+    _say(f"{len(new)} new in {_shown(path)}" if new else f"{case_id} is published already")
 
 
 @cli.command()
@@ -372,32 +806,28 @@ def cases(cases_folder: Path | None) -> None:
 def lower(
     case: str, release: str | None, device: str, *, everything: bool, cases_folder: Path | None
 ) -> None:
-    """Show the commands that a case becomes on a release.
-
-    The release is one of trtexec; each command is shown with its reasons, and nothing is run.
-    """
+    """Show the commands of a case on a release of trtexec."""
     from repro import cases as table
-    from repro import devices, lowering, plan
+    from repro import devices, lowering, measure, plan
     from repro.report import commands
 
     if (release is None) is not everything:
         raise UsageError("name one release with --release, or ask for --all")
     case_id, variants = table.parse(case)
     loaded = table.load(case_id, cases_folder)
-    place = devices.choose(device)
+    target = devices.choose(device)
+    protocol = measure.protocol(target.protocol, build_outlives_process=True)
     if everything and ":" not in case:
         variants = (None, *loaded.variants)
-    planned = {
-        variant or table.BASE: plan.for_trtexec(table.resolve(loaded, variant), place) for variant in variants
-    }
+    experiments = {variant or table.BASE: table.resolve(loaded, variant) for variant in variants}
     if release is None:
-        for line in commands.matrix(planned, place.name):
+        for line in commands.matrix(experiments, target, protocol):
             click.echo(line)
         return
     missing = False
-    for variant, wanted in planned.items():
-        lowered = lowering.lower(wanted, release, place.name)
-        click.echo(f"{case_id}:{variant} on {release}, {place.name}")
+    for variant, experiment in experiments.items():
+        lowered = plan.for_trtexec(experiment, target, release, protocol)
+        click.echo(f"{case_id}:{variant} on {release}, {target.name}")
         if isinstance(lowered, lowering.Unsupported):
             click.echo(f"unsupported: {lowered.reason}")
             missing = True
@@ -415,15 +845,58 @@ def devices() -> None:
     from repro.releases import table as rows
 
     for device in table.DEVICES.values():
-        reason = table.availability(device)
-        click.echo(f"{device.name:<6} {'ready' if reason is None else 'not here':<9} {device.what}")
-        if reason is not None:
-            click.echo(f"{'':<16} {reason}")
+        chosen, why_not = table.standing(device)
+        click.echo(f"{device.name:<6} {'ready' if chosen else 'not here':<9} {device.what}")
+        for said in (chosen and f"measured with {chosen}", why_not):
+            if said:
+                click.echo(f"{'':<16} {said}")
         for row in rows():
             if row.device == device.name:
                 click.echo(
                     f"{'':<16} {row.name}{'' if row.available else ': ' + (row.reason or 'not available')}"
                 )
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def releases(context: click.Context) -> None:
+    """List the releases, and where each of them is here."""
+    from repro import devices, environments
+    from repro.releases import table
+
+    if context.invoked_subcommand:
+        return
+    here = {
+        device.name: {
+            found.name
+            for backend in device.backends
+            if (found := environments.own(backend, gpu=device.gpu)) is not None
+        }
+        for device in devices.DEVICES.values()
+    }
+    for row in table():
+        if row.name in here[row.device]:
+            state = "installed"
+        elif not row.available:
+            state = f"not available: {row.reason}"
+        elif not row.requirements:
+            state = "as an image (`repro images list`)" if row.base else "not here"
+        elif environments.is_made(row):
+            state = f"in {environments.place(row)}"
+        else:
+            state = "installed when asked for"
+        click.echo(f"{row.device:<6} {row.name:<22} {state}")
+
+
+@releases.command()
+@click.argument("release")
+def install(release: str) -> None:
+    """Install a release into an environment of its own, beside the one of the kit."""
+    from repro import environments
+
+    found = environments.choose(release, "cpu", "onnxruntime", gpu=False, say=_say)
+    where = _shown(found.interpreter) if found.interpreter else "the kit's own environment"
+    click.echo(f"{found.release.name} is in {where}")
 
 
 # --- images --------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from repro import backends
@@ -63,35 +65,51 @@ def backend(device: Device, name: str | None = None) -> str:
         backends.load(name)
         if name not in device.backends:
             raise Unavailable(f"{name} does not measure on {device.name}", "leave --backend out")
-    candidates = device.backends if name is None else (name,)
-    if device.gpu and trtexec.NAME in candidates and trtexec.is_standin():
-        trtexec.release(gpu=True)
-        return trtexec.NAME
-    gpu = cuda.look() if device.gpu else None
-    lacking: list[Unavailable] = []
-    for each in candidates:
-        why_not = _lacking(each, gpu)
-        if why_not is None:
-            return each
-        lacking.append(why_not)
-    raise lacking[0]  # Say how to get the best.
+    chosen, lacking = _try(device, device.backends if name is None else (name,))
+    if chosen is None:
+        raise next(iter(lacking.values()))  # Say how to get the best.
+    return chosen
 
 
-def _lacking(name: str, gpu: cuda.Gpu | None) -> Unavailable | None:
-    """Return what a backend lacks here, `None` where nothing."""
+def standing(device: Device) -> tuple[str | None, str]:
+    """Return the backend that measures on `device` here and what better ones lack; or `None` and why."""
     try:
-        release = backends.load(name).release(gpu=gpu is not None)
-        if gpu is not None:
-            cuda.check(gpu, release)
-    except Unavailable as error:
-        return error
-    return None
+        chosen, lacking = _try(device, device.backends)
+    except ReproError as error:
+        return None, error.what
+    if chosen is None:
+        return None, next(iter(lacking.values())).what
+    return chosen, "; ".join(f"{name}: {error.what}" for name, error in lacking.items())
 
 
 def availability(device: Device) -> str | None:
     """Return why nothing can run on `device` here, or `None` when it can."""
+    chosen, why_not = standing(device)
+    return None if chosen else why_not
+
+
+def _try(device: Device, names: Sequence[str]) -> tuple[str | None, dict[str, Unavailable]]:
+    """Return the first backend that lacks nothing here, and what those before it lack."""
+    if device.gpu and trtexec.NAME in names and trtexec.is_standin():
+        # It plays the GPU too; whether it may is up to its release.
+        trtexec.release(gpu=True)
+        return trtexec.NAME, {}
+    gpu = cuda.look() if device.gpu else None
+    lacking: dict[str, Unavailable] = {}
+    for name in names:
+        lacks = _lacks(name, device, gpu)
+        if lacks is None:
+            return name, lacking
+        lacking[name] = lacks
+    return None, lacking
+
+
+def _lacks(name: str, device: Device, gpu: cuda.Gpu | None) -> Unavailable | None:
+    """Return what a backend lacks here, `None` where nothing."""
     try:
-        backend(device)
-    except ReproError as error:
-        return error.what
+        release = backends.load(name).release(gpu=device.gpu)
+        if gpu is not None:
+            cuda.check(gpu, release)
+    except Unavailable as error:
+        return error
     return None

@@ -61,12 +61,13 @@ def examine(work: Path, root: Path = Path("/"), watched_s: float = WATCHED_S) ->
 def _devices() -> Iterator[Line]:
     ready = False
     for device in devices.DEVICES.values():
-        reason = devices.availability(device)
-        ready = ready or reason is None
-        if reason is None:
-            yield Line(f"device {device.name}", "ok", "ready")
+        chosen, why_not = devices.standing(device)
+        ready = ready or chosen is not None
+        if chosen:
+            passed_over = f" ({why_not})" if why_not else ""
+            yield Line(f"device {device.name}", "ok", f"ready, with {chosen}{passed_over}")
         else:
-            yield Line(f"device {device.name}", "warn", reason, "DEVICE=cpu runs the same cases")
+            yield Line(f"device {device.name}", "warn", why_not, "DEVICE=cpu runs the same cases")
     if not ready:
         yield Line(
             "devices", "red", "nothing can be measured here", "make repro, or pip install 'trt-repro[run]'"

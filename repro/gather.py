@@ -19,7 +19,10 @@ from repro.bundle.logs import keep
 from repro.claims import derived
 from repro.plan import Said, kit, read_job, to_json
 from repro.probes.host import boot_id
-from repro.schema import Job, Log, Predicate, Record, RecordEntry, Sealing
+from repro.schema import Job, Log, Predicate, Record, RecordEntry, ResolvedCase, Sealing
+
+NAMED_VARIANTS = 4
+"""Up to so many variants stand in the file's name."""
 
 MAX_WHOLE_LOG_BYTES = 16 * 2**20
 """What `--keep-log` keeps of the first build's log, from its beginning."""
@@ -55,7 +58,14 @@ def prepare(
     for record in found:
         home = f"records/{record.record_name}"
         for part in (folder / "job" / home / "case", out / home / "samples", out / home / "layers"):
-            files |= {f"{home}/{part.name}/{path.name}": path.read_bytes() for path in sorted(part.glob("*"))}
+            files |= {
+                f"{home}/{part.name}/{path.name}": path.read_bytes()
+                for path in sorted(part.glob("*"))
+                if record.case.share != "none" or path.suffix != ".onnx"
+            }
+        # Of a private case, the record's digest is a pseudonym by now.
+        resolved = msgspec.json.decode(files[f"{home}/case/case.json"], type=ResolvedCase)
+        files[f"{home}/case/case.json"] = to_json(msgspec.structs.replace(resolved, case=record.case))
         spent = {**record.overhead_ns, "gather": time.perf_counter_ns() - begin}
         files[f"{home}/record.json"] = to_json(msgspec.structs.replace(record, overhead_ns=spent))
     created = datetime.datetime.now(datetime.timezone.utc)
@@ -67,11 +77,14 @@ def prepare(
         records=tuple(RecordEntry(r.record_name, r.role, r.status) for r in found),
         claims=(*derived(found), *said.claims),
         references=said.references,
-        parent_bundle_id=None,
+        parent_bundle_id=job.parent,
         ticket=None,
         allowed_findings=allowed,
     )
-    name = "-".join([found[0].case.id, *(r.case.variant for r in found if r.case.variant)])
+    variants = [*dict.fromkeys(r.case.variant for r in found if r.case.variant)]
+    if len(variants) > NAMED_VARIANTS:
+        variants = [f"{len(variants)}-variants"]
+    name = "-".join([found[0].case.id, *variants])
     stem = f"{name}_{job.device}_{job.release}_{created:%Y%m%dT%H%M%SZ}"
     claims = {"META/statement.json": to_json(predicate)}
     hits = tuple(leaks.not_allowed(leaks.scan({**files, **claims}), allowed))

@@ -220,7 +220,7 @@ def listing(devices: Iterable[str], engine: Engine | None) -> Iterator[str]:
     """Give a line for each release of some devices that has or should have an image."""
     for device in devices:
         for row in releases.table():
-            if row.device != device:
+            if row.device != device or (row.available and row.base is None):
                 continue
             if row.base is None:
                 yield f"{device:<6} {row.name:<24} {'–':<10} {row.reason}"

@@ -110,13 +110,15 @@ def lower(
     release: str,
     device: str,
     *,
+    files: Collection[str] = ("fp32", "fp16"),
     seconds: float | None = None,
     iterations: int = 10,
 ) -> Commands | Unsupported:
     """Return the commands for `planned`, which has every setting, on a release of trtexec.
 
-    `seconds` takes the place of the setting `duration_s`; `iterations` is the least number of a run,
-    by default trtexec's own. Raises `UsageError` where `release` is none of TensorRT.
+    `files` are the precisions of the case's model files. `seconds` takes the place of the setting
+    `duration_s`; `iterations` is the least number of a run, by default trtexec's own. Raises
+    `UsageError` where `release` is none of TensorRT.
     """
     version = flags.version(release)
     row = flags.row(version)
@@ -129,10 +131,15 @@ def lower(
     if planned["typing"] not in row.typing:
         changed["typing"] = (row.typing[0], f"trtexec {row.version}")
     if seconds is not None and seconds != planned["duration_s"]:
-        changed["duration_s"] = (seconds, "--duration")
+        changed["duration_s"] = (seconds, "protocol")
     wanted = {**planned, **{name: value for name, (value, _) in changed.items()}}
-    strong_half = wanted["typing"] == "strong" and wanted["precision"] == "fp16"
-    precision: Literal["fp32", "fp16"] = "fp16" if strong_half else "fp32"
+    half = wanted["precision"] == "fp16"
+    # Weak typing narrows what the FP32 file says, as in the thread; one that has only FP16 will do as well.
+    precision: Literal["fp32", "fp16"] = (
+        "fp16" if half and (wanted["typing"] == "strong" or "fp32" not in files) else "fp32"
+    )
+    if precision not in files:
+        return Unsupported(release, f"it takes a model in {precision}, and the case has none")
     return Commands(
         release=release,
         model_precision=precision,
@@ -158,8 +165,6 @@ def _obstacle(
         return "TensorRT needs an NVIDIA GPU"
     if hole := flags.hole(version, device):
         return hole.reason
-    if precision == "int8":
-        return "int8 needs calibration, or a model with Q/DQ nodes; the kit makes neither"
     if layout in FP16_LAYOUTS and precision != "fp16":
         return f"the layout {layout} holds fp16, not {precision}"
     if planned["optimization_level"] is not None and not row.optimization_level:
@@ -181,6 +186,8 @@ def _build(planned: Mapping[str, Scalar | None], row: flags.Row, model: str) -> 
     elif precision == "fp16":
         argv += ["--fp16", "--precisionConstraints=obey"]
         argv += ["--layerPrecisions=*:fp16", "--layerOutputTypes=*:fp16"]
+    elif precision == "int8":
+        argv.append("--int8")
     if precision == "fp32":
         argv.append("--noTF32")
     argv += [f"--inputIOFormats={io}", f"--outputIOFormats={io}"]
@@ -245,6 +252,12 @@ def _notes(planned: Mapping[str, Scalar | None], row: flags.Row) -> Iterator[Not
     yield Note("--iterations", "added", "the protocol's least number of inferences", defaults)
     if planned["precision"] == "fp32":
         yield Note("--noTF32", "added", "fp32 means no TF32, which trtexec allows by itself", defaults)
+    if planned["precision"] == "int8":
+        why = "Q/DQ nodes of the graph say where; the rest keeps the graph's type"
+        if planned["typing"] == "weak":
+            yield Note("--int8", "added", why, "TensorRT developer guide, explicit quantization")
+        else:
+            yield Note("precision", "absent", why, "TensorRT developer guide, explicit quantization")
     for mode in flags.MODES[row.modes]:
         if planned[mode.setting] != mode.value:
             state = "on" if planned[mode.setting] else "off"

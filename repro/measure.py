@@ -20,6 +20,7 @@ import numpy.typing as npt
 from repro import stats
 from repro.errors import UsageError, unknown
 from repro.schema import (
+    Arm,
     Clock,
     Column,
     Flag,
@@ -116,6 +117,61 @@ def order(
         Turn(number, position, name, build, run)
         for number, entries in enumerate(rounds)
         for position, (name, build, run) in enumerate(entries)
+    )
+
+
+ROUNDS = 6
+"""Quads of an alternating comparison, unless `forum` or the user asks for another number."""
+
+
+def alternating_protocol(
+    plan: Protocol, *, build_outlives_process: bool, rounds: int | None = None
+) -> Protocol:
+    """Return `plan` for an alternating comparison of `rounds` quads, each with builds of its own.
+
+    Time is no reason to cut quads off: half of them would say half as much.
+    """
+    if rounds is None:
+        rounds = 1 if plan.name == "forum" else ROUNDS
+    if rounds < 1:
+        raise UsageError("--rounds must be above 0")
+    builds, runs = (rounds, 2) if build_outlives_process else (2 * rounds, 1)
+    return msgspec.structs.replace(plan, builds=builds, runs=runs, budget_s=None)
+
+
+def alternating(
+    a: str, b: str, plan: Protocol, seed: int, *, build_outlives_process: bool
+) -> tuple[Turn, ...]:
+    """Return the turns of a session that compares the records `a` and `b` in quads, A B B A or B A A B.
+
+    A linear drift of the machine cancels within a quad; half of the quads begin with each arm, in an
+    order by `seed`. Where builds outlive the process, round 0 builds everything and each quad runs one
+    build of each arm twice; otherwise a quad has two fresh builds of each arm.
+    """
+    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, not a secret
+    names: dict[Arm, str] = {"A": a, "B": b}
+    rounds: list[list[tuple[Arm, int, int | None]]] = []
+    if build_outlives_process:
+        every: list[tuple[Arm, int, int | None]] = [
+            (arm, k, None) for k in range(plan.builds) for arm in names
+        ]
+        shuffle(every)
+        rounds.append(every)
+        pairs = []
+        for first in range(0, plan.runs - 1, 2):
+            part = [((k, first), (k, first + 1)) for k in range(plan.builds)]
+            shuffle(part)
+            pairs += part
+    else:
+        pairs = [((k, 0), (k + 1, 0)) for k in range(0, plan.builds - 1, 2)]
+    forms: list[tuple[Arm, Arm]] = [("A", "B") if i % 2 else ("B", "A") for i in range(len(pairs))]
+    shuffle(forms)
+    for (early, late), (outer, inner) in zip(pairs, forms, strict=True):
+        rounds.append([(outer, *early), (inner, *early), (inner, *late), (outer, *late)])
+    return tuple(
+        Turn(number, position, names[arm], build, run, arm)
+        for number, entries in enumerate(rounds)
+        for position, (arm, build, run) in enumerate(entries)
     )
 
 

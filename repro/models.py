@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from repro.schema import ConvStack, ModelSpec, Negate, Square, TensorSpec, Work
+from repro.schema import ConvStack, ModelSpec, Negate, OnnxFile, Square, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +26,11 @@ IR_VERSION = 8
 PRODUCER = ("trt-repro", "1")
 """Version 1 of this generator: a change of its bytes is a new version and a new case version."""
 PRECISIONS = ("fp32", "fp16")
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators that multiply."""
 DTYPES = {"fp32": np.float32, "fp16": np.float16}
+ACTIVATION_EXPONENT = -5
+"""INT8 activations are multiples of 2^-5, up to ±4: more than three standard deviations."""
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -74,14 +78,16 @@ def packed(values: FloatArray, layout: str) -> bytes:
 def input_code(seed: str, spec: TensorSpec) -> str:
     """Return Python that writes `packed(inputs(seed, spec), layout)` to input.bin, with numpy alone."""
     kind = np.dtype(DTYPES[spec.dtype]).name
-    n, c, h, w = spec.shape
+    count = math.prod(spec.shape)
     code = (
         "import hashlib, numpy as np; "
-        f'b = np.frombuffer(hashlib.shake_128(b"{seed}\\0{spec.name}").digest({4 * n * c * h * w}), "<u2"); '
+        f'b = np.frombuffer(hashlib.shake_128(b"{seed}\\0{spec.name}").digest({4 * count}), "<u2"); '
         f'p = (b & 255) + (b >> 8); v = ((p[0::2] + p[1::2]).astype("i2") - 510).astype("{kind}"); '
-        f"v = (v * np.{kind}(2**-7)).reshape({n}, {c}, {h}, {w})"
+        f"v = v * np.{kind}(2**-7)"
     )
     if spec.layout != "chw":
+        n, c, h, w = spec.shape
+        code += f"; v = v.reshape({n}, {c}, {h}, {w})"
         width = int(spec.layout[3:])
         groups = -(-c // width)
         code += f"; v = np.pad(v, ((0, 0), (0, {groups * width - c}), (0, 0), (0, 0)))"
@@ -90,6 +96,21 @@ def input_code(seed: str, spec: TensorSpec) -> str:
         else:
             code += f".reshape({n}, {groups}, {width}, {h}, {w}).transpose(0, 1, 3, 4, 2)"
     return f'{code}; v.tofile("input.bin")'
+
+
+def kept(seed: str, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return which weights [out, in, …] a 2:4 sparse layer keeps: two of each four along the inputs.
+
+    The pairs follow from one byte of SHAKE-128 each, modulo 6.
+    """
+    outputs, inputs, *taps = shape
+    fours = outputs * inputs // 4 * int(np.prod(taps))
+    stream = hashlib.shake_128(f"{seed}\0{name}\x002:4".encode()).digest(fours)
+    masks = np.zeros((6, 4), dtype=np.bool_)
+    for row, pair in zip(masks, combinations(range(4), 2), strict=True):
+        row[list(pair)] = True
+    chosen = masks[np.frombuffer(stream, np.uint8) % 6].reshape(outputs, inputs // 4, *taps, 4)
+    return np.moveaxis(chosen, -1, 2).reshape(shape)
 
 
 def weight_exponent(fan_in: int) -> int:
@@ -101,7 +122,9 @@ def weight_exponent(fan_in: int) -> int:
 
 
 def shapes(spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the network's input and output, [n, c, h, w]."""
+    """Return the shapes of the network's input and output; those of our own are [n, c, h, w]."""
+    if isinstance(spec, OnnxFile):
+        return spec.input, spec.output
     if isinstance(spec, ConvStack):
         place = (spec.height, spec.width)
         return (spec.batch, spec.channels[0], *place), (spec.batch, spec.channels[-1], *place)
@@ -120,42 +143,42 @@ def tensors(spec: ModelSpec, precision: str) -> tuple[TensorSpec, TensorSpec]:
 
 
 def file_precision(precision: str) -> str:
-    """Return the precision of the model file for a planned one: TF32 is how FP32 numbers are multiplied."""
-    return "fp32" if precision == "tf32" else precision
+    """Return the precision of the model file for a planned one.
+
+    TF32 is how FP32 numbers are multiplied, and a quantised graph is FP32 outside of what it quantises.
+    """
+    return "fp32" if precision in ("tf32", "int8") else precision
+
+
+def file_precisions(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the precisions that a network has files in; opset 13 quantises from FP32 only."""
+    if isinstance(spec, OnnxFile):
+        return (spec.precision,)
+    return ("fp32",) if isinstance(spec, ConvStack) and spec.quantised else PRECISIONS
+
+
+def may_be_quantised(spec: ModelSpec) -> bool:
+    """Tell whether the graph has Q/DQ nodes; of a user's own network only its case knows."""
+    return isinstance(spec, OnnxFile) or (isinstance(spec, ConvStack) and spec.quantised)
 
 
 def weighted_layers(spec: ModelSpec) -> int:
     """Return how many layers multiply, one after another."""
+    if isinstance(spec, OnnxFile):
+        return spec.layers
     return len(spec.channels) - 1 if isinstance(spec, ConvStack) else 1
 
 
-def work(spec: ModelSpec, precision: str) -> Work:
-    """Count floating-point operations (a multiply-add is two) and bytes of one inference.
-
-    `bytes_low` reads the input and the weights and writes the output, once; `bytes_high` moves every
-    tensor between layers, too. The bias's additions are not counted.
-    """
-    size = np.dtype(DTYPES[precision]).itemsize
-    source, result = (math.prod(shape) for shape in shapes(spec))
-    if isinstance(spec, Square):
-        return Work(2 * spec.size**3, size * (source + result), size * (source + result), ())
-    if isinstance(spec, Negate):
-        return Work(0, size * (source + result), size * (source + result), ())
-    place = spec.batch * spec.height * spec.width
-    pairs = list(pairwise(spec.channels))
-    constants = sum(a * b * spec.kernel**2 + (b if spec.bias else 0) for a, b in pairs)
-    return Work(
-        flop=sum(2 * place * a * b * spec.kernel**2 for a, b in pairs),
-        bytes_low=size * (source + result + constants),
-        bytes_high=size * (sum(place * (a + b) for a, b in pairs) + constants),
-        unknown_ops=(),
-    )
-
-
 def build(spec: ModelSpec, precision: str) -> bytes:
-    """Return the serialized ONNX model of `spec`; `precision` is one of `PRECISIONS`."""
+    """Return the serialized ONNX model of `spec`; `precision` is one of `PRECISIONS`.
+
+    A user's own network is a file, and isn't built here.
+    """
     import onnx
     from onnx import helper
+
+    if isinstance(spec, OnnxFile):
+        raise TypeError(spec)
 
     dtype = onnx.TensorProto.FLOAT if precision == "fp32" else onnx.TensorProto.FLOAT16
     if isinstance(spec, ConvStack):
@@ -183,6 +206,7 @@ def build(spec: ModelSpec, precision: str) -> bytes:
 def _conv_stack(
     spec: ConvStack, precision: str, dtype: int
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    import onnx
     from onnx import helper
 
     layers = len(spec.channels) - 1
@@ -190,19 +214,53 @@ def _conv_stack(
     nodes: list[onnx.NodeProto] = []
     initializers: list[onnx.TensorProto] = []
 
-    def initializer(name: str, shape: tuple[int, ...], exponent: int) -> str:
-        values = weights(spec.seed, name, shape, exponent).astype(DTYPES[precision])
+    def initializer(name: str, values: npt.NDArray[Any], kind: int) -> str:
         raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
-        initializers.append(helper.make_tensor(name, dtype, shape, raw, raw=True))
+        initializers.append(helper.make_tensor(name, kind, values.shape, raw, raw=True))
+        return name
+
+    def scale(name: str, exponent: int) -> list[str]:
+        """Add a scale of 2^`exponent` and a zero point of 0."""
+        return [
+            initializer(f"{name}.scale", np.array(2.0**exponent, np.float32), onnx.TensorProto.FLOAT),
+            initializer(f"{name}.zero", np.array(0, np.int8), onnx.TensorProto.INT8),
+        ]
+
+    def quantised(name: str) -> str:
+        """Round a tensor to INT8 and take it back; return what it is called then."""
+        grid = scale(name, ACTIVATION_EXPONENT)
+        for kind, source, result in (
+            ("QuantizeLinear", name, f"{name}.int8"),
+            ("DequantizeLinear", f"{name}.int8", f"{name}.grid"),
+        ):
+            nodes.append(helper.make_node(kind, [source, *grid], [result], name=f"{result}.{kind}", axis=1))
+        return f"{name}.grid"
+
+    def weight(name: str, shape: tuple[int, ...]) -> str:
+        sparse = spec.weights == "2:4"
+        exponent = weight_exponent(shape[1] * spec.kernel**2 // (2 if sparse else 1))
+        mask = kept(spec.seed, name, shape) if sparse else True
+        if not spec.quantised:
+            values = weights(spec.seed, name, shape, exponent) * mask
+            return initializer(name, values.astype(DTYPES[precision]), dtype)
+        whole = integers(spec.seed, name, int(np.prod(shape))).reshape(shape) * mask
+        # A quarter, rounded half up, fits INT8 but for the largest.
+        quarter = ((whole + 2) >> 2).clip(-127, 127).astype(np.int8)
+        stored = initializer(f"{name}.int8", quarter, onnx.TensorProto.INT8)
+        grid = scale(name, exponent + 2)
+        nodes.append(
+            helper.make_node("DequantizeLinear", [stored, *grid], [name], name=f"{name}.grid", axis=0)
+        )
         return name
 
     for i in range(1, layers + 1):
         c_in, c_out = spec.channels[i - 1], spec.channels[i]
-        exponent = weight_exponent(c_in * spec.kernel**2)
-        operands = ["input" if i == 1 else f"conv{i - 1}.out"]
-        operands.append(initializer(f"conv{i}.weight", (c_out, c_in, spec.kernel, spec.kernel), exponent))
+        source = "input" if i == 1 else f"conv{i - 1}.out"
+        operands = [quantised(source) if spec.quantised else source]
+        operands.append(weight(f"conv{i}.weight", (c_out, c_in, spec.kernel, spec.kernel)))
         if spec.bias:
-            operands.append(initializer(f"conv{i}.bias", (c_out,), -10))
+            values = weights(spec.seed, f"conv{i}.bias", (c_out,), -10)
+            operands.append(initializer(f"conv{i}.bias", values.astype(DTYPES[precision]), dtype))
         nodes.append(
             helper.make_node(
                 "Conv",

@@ -1,8 +1,10 @@
 """Where a run takes place and with which release: `PLACE=auto`, and what a place must have.
 
-The processor is measured on the host unless another release than the installed one is wanted. A GPU is
-measured in the image of its release where the engine has it, else by that release's trtexec on the host. An
-image is built only where the caller agreed to it (`pull`), and always announced.
+On the host each turn has an environment of its own, so releases of a Python package can alternate there; a
+container holds one release. The processor is measured on the host where the release is installed, else in
+its image where the engine has it, else on the host again if the release can be installed. A GPU is measured
+in the image of its release where the engine has it, else by that release's trtexec on the host. An image is
+built only where the caller agreed to it (`pull`), and always announced.
 """
 
 from __future__ import annotations
@@ -13,18 +15,20 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
-from repro import backends, devices, images, releases, worker
+from repro import backends, devices, environments, images, releases, worker
 from repro.backends import cuda, trtexec
 from repro.containers import Engine, connect
 from repro.devices import Device
+from repro.environments import Environment
 from repro.errors import Unavailable, UsageError, unknown
 from repro.images import Image
 from repro.launch import holder, lock, options
 from repro.releases import Row
-from repro.schema import Job, Limits, Place
+from repro.schema import Job, Limits, Place, ReleaseSeen
 
 Say = Callable[[str], None]
 
@@ -42,6 +46,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     backend: str | None = None
     place: str = "auto"
+    on_host: str | None = None
+    """Why only the host will do, where that is so."""
     pull: bool = False
     """An image that is missing may be built."""
     host: str | None = None
@@ -56,11 +62,17 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 
     device: Device
     backend: str
-    release: str
-    place: Place
+    place: Place = Place("host")
+    release: str | None = None
+    """The one that the image holds; `None`: the host, where each turn has its own."""
     engine: Engine | None = None
     image: Image | None = None
     asked: Asked = Asked()
+
+    @property
+    def runtime(self) -> ModuleType:
+        """The backend's module."""
+        return backends.load(self.backend)
 
 
 def choose(asked: Asked, say: Say = lambda _: None) -> Where:
@@ -73,17 +85,34 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
                 "PLACE=host measures this machine, and HOST names another",
                 "leave one of them out; to measure a board without Docker, run the kit on it",
             )
+        if asked.on_host:
+            raise UsageError(asked.on_host, f"leave --{'host' if asked.host else 'place docker'} out")
         engine = connect(asked.host)
         device = device_of(engine, asked.device)
         if asked.device == "auto":
             say(f"measuring on {device.name}, the best that the engine's machine has")
         return _docker(device, asked, engine, say)
     device = devices.choose(asked.device)
-    if asked.place == "host":
-        return _host(device, asked)
     if asked.gpu is not None or asked.jtop:
         raise UsageError("--gpu and --jtop are for a container", "add --place docker")
+    if asked.place == "host" or asked.on_host:
+        return _host(device, asked)
     return _auto_gpu(device, asked, say) if device.gpu else _auto_cpu(device, asked, say)
+
+
+def environment(where: Where, release: str | None, python: Path | None, say: Say) -> Environment:
+    """Return which release a turn has in a place, and by which interpreter; `None` is the one that is there.
+
+    On the host it may have to be made first; see `environments.choose`.
+    """
+    if where.release is None:
+        device = where.device
+        return environments.choose(
+            release, device.name, where.backend, gpu=device.gpu, python=python, say=say
+        )
+    row = releases.row_of(where.release, where.device.name)
+    version = row.tensorrt if row is not None else None
+    return Environment(ReleaseSeen(where.release, version or where.release.partition("-")[2]), None)
 
 
 def pinned(device: str, release: str | None, host: str | None = None) -> tuple[Engine, Row]:
@@ -106,43 +135,49 @@ def device_of(engine: Engine, name: str) -> Device:
 
 
 def _host(device: Device, asked: Asked) -> Where:
-    backend_name = devices.backend(device, asked.backend)
-    standin = backend_name == trtexec.NAME and trtexec.is_standin()
-    installed = backends.load(backend_name).release(gpu=device.gpu)
-    release = releases.choose(asked.release, device.name, installed)
-    return Where(
-        device=device,
-        backend=backend_name,
-        release=release,
-        place=Place("host", standin=standin),
-        asked=asked,
-    )
+    backend = devices.backend(device, asked.backend)
+    if asked.on_host is None:
+        installed = environments.own(backend, gpu=device.gpu, needed=asked.release is None)
+        releases.choose(asked.release, device.name, installed)
+    standin = backend == trtexec.NAME and trtexec.is_standin()
+    return Where(device=device, backend=backend, place=Place("host", standin=standin), asked=asked)
 
 
 def _auto_cpu(device: Device, asked: Asked, say: Say) -> Where:
-    try:
+    if asked.release is None or asked.backend not in (None, device.image_backend):
         return _host(device, asked)
-    except Unavailable as refusal:
-        row = _row_with_image(device, asked)
-        if row is None:
-            raise
-        # Not installed here, but there is an image of it.
-        try:
-            engine = connect()
-        except Unavailable as missing:
-            raise Unavailable(f"{refusal.what}, and {missing.what}", missing.hint) from None
-        return _docker(device, asked, engine, say)
+    installed = environments.own(device.image_backend, gpu=device.gpu)
+    release = releases.find(asked.release, device.name, [installed.name] if installed else [])
+    row = releases.row_of(release, device.name)
+    if row is None or row.base is None or (installed is not None and release == installed.name):
+        return _host(device, asked)
+    if row.requirements and environments.is_made(row):
+        return _host(device, asked)
+    # Not installed here, but there is an image of it.
+    try:
+        engine = connect()
+    except Unavailable as missing:
+        if row.requirements:
+            return _host(device, asked)
+        raise Unavailable(f"{release} is not installed here, and {missing.what}", missing.hint) from None
+    if row.requirements and images.usable(engine, row)[0] is None:
+        return _host(device, asked)
+    return _docker(device, asked, engine, say)
 
 
 def _auto_gpu(device: Device, asked: Asked, say: Say) -> Where:
+    if asked.backend not in (None, device.image_backend):
+        return _host(device, asked)
     engine: Engine | None = None
     with contextlib.suppress(Unavailable):
         engine = connect()
     row = None
-    if engine is not None and asked.backend in (None, device.image_backend):
-        with contextlib.suppress(Unavailable):
-            row = _row(device, asked, engine)
-            images.fitting(engine, row)
+    if engine is not None:
+        # A release that only the host knows is no error yet.
+        with contextlib.suppress(Unavailable, UsageError):
+            found = _row(device, asked, engine)
+            images.fitting(engine, found)
+            row = found
     if engine is not None and row is not None and images.usable(engine, row)[0] is not None:
         return _docker(device, asked, engine, say)
     try:
@@ -276,12 +311,12 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
         mounts.append(options.jtop_mount(own=True))
     if local and lock.path().exists():
         mounts.append((os.path.abspath(lock.path()), options.LOCK))
-    row = releases.row_of(where.release, device)
-    environment = {"TRTEXEC": row.trtexec} if row is not None and row.trtexec else {}
+    row = releases.row_of(where.release or "", device)
+    variables = {"TRTEXEC": row.trtexec} if row is not None and row.trtexec else {}
     if place.standin:
-        environment[images.STANDIN_SWITCH] = "1"
+        variables[images.STANDIN_SWITCH] = "1"
     if not local:
-        environment[worker.SILENCE] = f"{holder.SILENCE_S:g}"
+        variables[worker.SILENCE] = f"{holder.SILENCE_S:g}"
     return options.Wanted(
         device=hardware,
         image=image.id,
@@ -292,7 +327,7 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
         cdi="nvidia" not in engine.runtimes and engine.cdi,
         groups=options.device_groups(hardware, local=local),
         mounts=tuple(mounts),
-        environment=environment,
+        environment=variables,
         labels={
             holder.RUN: job.run_id,
             holder.CASE: job.subjects[0].case.id,

@@ -68,14 +68,16 @@ def follow(argv: Sequence[str], *, cwd: Path, note: Callable[[bytes], None]) -> 
     64 KiB comes in pieces. Raises `ReproError` when the program can't start.
     """
     try:
-        with subprocess.Popen(
+        process = subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd
-        ) as process:
-            assert process.stdout is not None  # noqa: S101 - it was asked for
-            while line := process.stdout.readline(2**16):
-                note(line)
+        )
     except OSError as error:
         raise ReproError(f"can't start {argv[0]} ({error.strerror})", "install it") from None
+    # If noting a line fails, its output is closed, and the next line that it prints ends it.
+    with process:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        while line := process.stdout.readline(2**16):
+            note(line)
     return process.returncode
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, measure, models, telemetry
+from repro import backends, boards, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
-from repro.errors import ReproError, signature
+from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import reasons
+from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
     Board,
     Build,
@@ -33,6 +34,7 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
+    Phase,
     Place,
     ProtocolSeen,
     Record,
@@ -50,9 +52,9 @@ from repro.telemetry import Recording, fact_value
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
-)
+SM_CLOCKS = (("nvml", "sm_clock"),)
+MEMORY_CLOCKS = (("nvml", "memory_clock"),)
+"""Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 
@@ -69,7 +71,9 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     origin_ns: int
     boot: str | None
     clock: Clock
-    release: ReleaseSeen
+    release: ReleaseSeen | None
+    """The worker's own; `None` where there is none, and every turn has an interpreter that has one."""
+    driver: str | None
     threads: int
     cores: int
     limits: Limits
@@ -83,11 +87,12 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
         gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
-        release = backends.load(job.backend).release(gpu=DEVICES[job.device].gpu)
-        # An image has the name of its row, which says more than the runtime knows of itself.
-        release = msgspec.structs.replace(release, name=job.release)
-        if gpu:
-            release = msgspec.structs.replace(release, driver=cuda.driver_version())
+        release = _own_release(job, gpu=DEVICES[job.device].gpu)
+        driver = cuda.driver_version() if gpu else None
+        if release:
+            # An image has the name of its row, which says more than the runtime knows of itself.
+            name = job.release if job.place.kind == "docker" else release.name
+            release = msgspec.structs.replace(release, name=name, driver=driver)
         return cls(
             started_utc=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             wall_ns=time.time_ns(),
@@ -95,6 +100,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             boot=boot_id(),
             clock=measure.clock(),
             release=release,
+            driver=driver,
             threads=job.threads or max(1, cores - 1),
             cores=cores,
             limits=limits(),
@@ -112,6 +118,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode((out / "session.json").read_bytes(), type=cls)
         return None
+
+
+def _own_release(job: Job, *, gpu: bool) -> ReleaseSeen | None:
+    try:
+        found: ReleaseSeen = backends.load(job.backend).release(gpu=gpu)
+    except Unavailable:
+        if any(subject.interpreter is None for subject in job.subjects):
+            raise
+        return None
+    return found
 
 
 class Taken(NamedTuple):
@@ -190,8 +206,11 @@ def _record(
     profiles = backend.BUILD_OUTLIVES_PROCESS
     stages = _stages(results, [name for name in STAGES if profiles or name != "profile"])
     error = next((stage.error for stage in stages if stage.error), None)
-    status: Status = "failed" if error or not runs else "measured"
-    reason = error.message if error else None if runs else "it ended before anything was measured"
+    status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
+    reason = subject.refused or (None if runs else "it ended before anything was measured")
+    if error:
+        # Some libraries explain themselves over many lines; the stage's error keeps them all.
+        reason = error.message.strip().partition("\n")[0]
     effective: dict[str, Effective] = {}
     for result in results:
         effective |= result.effective
@@ -225,7 +244,7 @@ def _record(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=sitting.release,
+            release=_release(job, subject, sitting, results),
             provider=first.provider,
             libraries=first.libraries,
             options=first.options,
@@ -233,7 +252,7 @@ def _record(
                 job.place, limits=_limits(job.place, sitting.limits), virtualised=sitting.virtualised
             ),
         ),
-        board=_board(sitting, recording),
+        board=_board(sitting, recording, subject.threads or sitting.threads),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
@@ -253,7 +272,8 @@ def _record(
         ),
         runs=runs,
         layers=first.layers,
-        work=models.work(subject.model, precision),
+        work=subject.work
+        and work.observed(subject.work, sitting.gpu.l2_bytes if sitting.gpu else None, first.layers),
         telemetry=recording.telemetry,
         privacy=None,
         logs=(),
@@ -280,15 +300,26 @@ def _layers_file(build: Build) -> str:
     return f"layers/{build.id}.json"
 
 
-def _board(sitting: Sitting, recording: Recording) -> Board:
+def _release(job: Job, subject: Subject, sitting: Sitting, results: Sequence[Result]) -> ReleaseSeen:
+    """Return what the turns found; where none came so far, what they were to find."""
+    found = next((result.release for result in results if result.release), None)
+    if found is not None:
+        return msgspec.structs.replace(found, driver=sitting.driver)
+    if subject.interpreter is None and sitting.release is not None:
+        return sitting.release
+    name = subject.release or job.release
+    return ReleaseSeen(name, name.partition("-")[2])
+
+
+def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
     facts, gpu = recording.telemetry.facts, sitting.gpu
     if gpu is None:
         name = fact_value(facts, "cpu_model")
-        return Board(
-            name=str(name) if name is not None else None, cores=sitting.cores, threads=sitting.threads
-        )
+        return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
     mig = fact_value(facts, "mig_mode")
+    row = boards.match(gpu.name, gpu.compute_capability, gpu.sm_count)
     return Board(
+        matched_id=row.id if row else None,
         name=gpu.name,
         compute_capability=gpu.compute_capability,
         sm_count=gpu.sm_count,
@@ -397,6 +428,8 @@ def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, rec
         flags=tuple(flags),
         enqueue_median_ns=measured.enqueue_median_ns,
         mean_power_w=nvml.rate("energy", window) if nvml else None,
+        sm_clock_mhz=_median(recording, SM_CLOCKS, window),
+        memory_clock_mhz=_median(recording, MEMORY_CLOCKS, window),
     )
 
 
@@ -424,6 +457,15 @@ def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
             )
         )
     return found
+
+
+def _median(recording: Recording, channels: Sequence[tuple[str, str]], window: Phase) -> float | None:
+    """Return the median of the first of these channels that was read while a run was measured."""
+    for probe, name in channels:
+        recorded = recording.probes.get(probe)
+        if recorded and (readings := [value for _, value in recorded.during(name, window)]):
+            return statistics.median(readings)
+    return None
 
 
 def _slowed(readings: Sequence[float]) -> list[Flag]:
@@ -474,7 +516,7 @@ WHY_MISSING = {
     "runtime.place.limits.memory_bytes": "the control group sets none",
     "runtime.place.limits.pids": "the control group sets none",
     "runtime.place.virtualised": "this system doesn't tell",
-    "board.matched_id": "the table of boards holds GPUs only",
+    "board.matched_id": "the table of boards holds GPUs only, and not all of them",
     "board.name": "this system doesn't tell the processor's name",
     "board.compute_capability": NO_GPU,
     "board.sm_count": NO_GPU,
@@ -493,12 +535,18 @@ WHY_MISSING = {
     "builds.check": "the turn ended before the check",
     "builds.check.error": "the sampled output is not finite",
     "runs.mean_power_w": NO_GPU,
+    "runs.sm_clock_mhz": NO_GPU,
+    "runs.memory_clock_mhz": NO_GPU,
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
     "layers.type": "the runtime was asked for names only",
     "layers.tactic": "this backend names no tactics",
     "layers.time_ns": "layers are not timed one by one",
     "work": "the model is not described",
+    "work.bytes_l2": "the size of the L2 cache is not known",
+    "work.bytes_reformats": "this backend doesn't tell which layers change layouts, or of what size",
+    "work.bytes_ends": "an earlier version of the kit didn't count it",
+    "work.other_ops": "an earlier version of the kit didn't count it",
     "telemetry.sampler": "nothing was sampled",
     "telemetry.sampler.pinned_to": "the sampler is not pinned",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     available: bool
     source: str
     reason: str | None = None
+    requirements: tuple[str, ...] = ()
+    """Exact pins of the packages that bring it into a Python of the host, beside what every turn needs."""
     base: str | None = None
     tensorrt: str | None = None
     """Version of TensorRT that the base must turn out to hold."""
@@ -93,7 +95,7 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
-def find(name: str, device: str, installed: Iterable[str] = ()) -> str:
+def find(name: str, device: str, installed: Sequence[str] = ()) -> str:
     """Return the whole name of a release of `device`; `name` may be any unambiguous beginning of it.
 
     Raises `Unavailable` for a hole, with its reason, and `UsageError` for a name that nobody has.
@@ -109,9 +111,9 @@ def find(name: str, device: str, installed: Iterable[str] = ()) -> str:
     if len(matches) > 1:
         raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
     if matches[0] not in here:
-        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro devices` lists what does")
+        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro releases` lists what does")
     row = row_of(matches[0], device)
-    if row is not None and not row.available:
+    if row is not None and not row.available and matches[0] not in installed:
         raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
     return matches[0]
 
@@ -121,14 +123,21 @@ def row_of(name: str, device: str) -> Row | None:
     return next((row for row in table() if (row.name, row.device) == (name, device)), None)
 
 
-def choose(name: str | None, device: str, installed: ReleaseSeen) -> str:
-    """Return the release to run on the host: the installed one, or why the wanted one can't be had."""
+def choose(name: str | None, device: str, installed: ReleaseSeen | None) -> str:
+    """Return the release to run on the host: the installed one, one that it can install, or why not.
+
+    `name` may be any unambiguous beginning of a release's name.
+    """
     if name is None:
+        if installed is None:
+            raise Unavailable("no release is installed here", "name one; `repro releases` lists them")
         return installed.name
-    found = find(name, device, [installed.name])
-    if found != installed.name:
-        raise Unavailable(f"{found} is not installed here", f"{installed.name} is; leave --release out")
-    return found
+    found = find(name, device, [installed.name] if installed else [])
+    row = row_of(found, device)
+    if (installed and found == installed.name) or (row is not None and row.requirements):
+        return found
+    hint = f"{installed.name} is; leave --release out" if installed else "nor is any other release"
+    raise Unavailable(f"{found} is not installed here", hint)
 
 
 def with_image(device: str) -> tuple[Row, ...]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import bundle, gather, places, plan
+from repro import bundle, gather, places, plan, repeat
 from repro.bundle import sign
+from repro.environments import Say
 from repro.errors import Interrupted, Lost, ReproError, UsageError
 from repro.gather import Prepared
 from repro.launch import docker, host, lock
@@ -33,16 +34,14 @@ class Done(NamedTuple):
 
 Watch = Callable[[Progress], None]
 Approve = Callable[[Prepared], bool]
-Say = Callable[[str], None]
 
 
-def run_case(request: Request, watch: Watch, approve: Approve, say: Say = lambda _: None) -> Done:
-    """Run a case and seal what came of it."""
-    where = plan.where(request, say)
-    job, experiments = plan.make(request, where)
+def run_case(request: Request, watch: Watch, approve: Approve, say: Say) -> Done:
+    """Run a case, or two arms of one alternating, and seal what came of it."""
+    job, experiments, where = repeat.make(request, say)
     key = signing_key(request)
     target = output_place(request)
-    with alone(where, job, request.case):
+    with alone(where, job):
         folder = work_folder(request.work, job.run_id)
         with kept(folder):
             plan.write_job(job, experiments, request.claims, folder / "job")
@@ -68,11 +67,11 @@ def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
 # --- the steps that are not modules of their own -------------------------------------------------
 
 
-def alone(where: Where, job: Job, case: str) -> contextlib.AbstractContextManager[None]:
+def alone(where: Where, job: Job) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of the machine that is measured; a board's is its container's name."""
     if where.engine is not None and where.engine.remote:
         return contextlib.nullcontext()
-    return lock.held(job.run_id, case)
+    return lock.held(job.run_id, job.subjects[0].case.id)
 
 
 def launch(where: Where, job: Job, folder: Path, watch: Watch, say: Say) -> str | None:

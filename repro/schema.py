@@ -28,6 +28,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 RUN_PREDICATE = "urn:trt-repro:run:v1"
 REPLAY_PREDICATE = "urn:trt-repro:replay:v1"
 SCHEMA_VERSION = 1
+COMPARISON_VERSION = 1
 
 RECORD_NAME_PATTERN = r"[a-z0-9._+-]{1,64}"
 NOTE_MAX_CHARACTERS = 500
@@ -35,7 +36,11 @@ NOTE_MAX_CHARACTERS = 500
 Scalar: TypeAlias = bool | int | float | str
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "int8"]
 StageName: TypeAlias = Literal["prepare", "build", "profile", "check", "run"]
+Share: TypeAlias = Literal["full", "model", "none"]
+"""`full`: the kit builds the model; `model`: a user's own, in the bundle on their word; `none`: private."""
 Status: TypeAlias = Literal["measured", "built", "failed", "unavailable", "imported"]
+Arm: TypeAlias = Literal["A", "B"]
+"""A side of an alternating comparison."""
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -45,11 +50,19 @@ class Carried(msgspec.Struct, frozen=True):
 # --- the experiment -----------------------------------------------------------------------------
 
 
-class ConvStack(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="conv_stack"):
+class ConvStack(
+    Carried,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="network",
+    tag="conv_stack",
+):
     """A chain of 2-D convolutions, stride 1, padding `kernel // 2`.
 
     The input has shape [`batch`, `channels[0]`, `height`, `width`]; layer i maps `channels[i]` to
-    `channels[i + 1]`. Weights follow from `seed` (see `models.py`).
+    `channels[i + 1]`. Weights follow from `seed` (see `models.py`). What came later has a default and
+    is left out where it holds, so that digests stay.
     """
 
     seed: str
@@ -59,6 +72,10 @@ class ConvStack(Carried, frozen=True, forbid_unknown_fields=True, tag_field="net
     channels: tuple[int, ...]
     kernel: int
     bias: bool
+    weights: Literal["dense", "2:4"] = "dense"
+    """`2:4`: of four weights in a row along the input channels, two are 0."""
+    quantised: bool = False
+    """INT8 by QuantizeLinear and DequantizeLinear around each layer, scales being powers of two."""
 
 
 class Square(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="square"):
@@ -75,7 +92,18 @@ class Negate(Carried, frozen=True, forbid_unknown_fields=True, tag_field="networ
     width: int
 
 
-ModelSpec: TypeAlias = ConvStack | Square | Negate
+class OnnxFile(Carried, frozen=True, forbid_unknown_fields=True, tag_field="network", tag="onnx"):
+    """A user's own network: the ONNX `file` beside the case, with one input and one output of one type."""
+
+    file: str
+    precision: Literal["fp32", "fp16"]
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    layers: int
+    """Operators with weights, with which the allowed error may grow."""
+
+
+ModelSpec: TypeAlias = ConvStack | Square | Negate | OnnxFile
 """A network by description."""
 
 
@@ -152,7 +180,8 @@ class CaseRef(Carried, frozen=True):
     version: int
     variant: str | None
     digest: str
-    share: Literal["full", "none"]
+    """sha256; of a private case a pseudonym, by which nobody can try whether they have the same model."""
+    share: Share
 
 
 # --- claims -------------------------------------------------------------------------------------
@@ -281,6 +310,18 @@ class Subject(Carried, frozen=True):
     tolerances: dict[str, Tolerance]
     commands: tuple[Command, ...] = ()
     """What the backend executes, where it is a program of its own."""
+    work: Work | None = None
+    """As counted from the graph, before anything has run."""
+    refused: str | None = None
+    """Why it can't run here: its record is `unavailable`. `None`: it can."""
+    # What differs between the arms of an alternating comparison, or was chosen for this run.
+    arm: Arm | None = None
+    release: str | None = None
+    """The release that its turns must find; `None`: whatever is there."""
+    interpreter: str | None = None
+    """Path of the Python that has the release; `None`: the worker's own. Private: in no record."""
+    threads: int | None = None
+    """In place of the job's."""
 
 
 class ReleaseSeen(Carried, frozen=True):
@@ -343,6 +384,8 @@ class Job(Carried, frozen=True, kw_only=True):
     place: Place
     """As far as the launcher knows it; the worker adds what it sees from inside."""
     subjects: tuple[Subject, ...]
+    parent: str | None = None
+    """Id of the bundle whose experiment is repeated."""
 
 
 # --- the record ---------------------------------------------------------------------------------
@@ -587,6 +630,10 @@ class Run(Carried, frozen=True):
     """Host time to enqueue one inference, where that is apart from its execution."""
     mean_power_w: float | None = None
     """Mean power of the GPU over the measured phase, by its energy counter."""
+    sm_clock_mhz: float | None = None
+    """Median of the readings of the SM clock over the measured phase."""
+    memory_clock_mhz: float | None = None
+    """Median of the readings of the memory clock over the measured phase."""
 
 
 class LayerTensor(Carried, frozen=True):
@@ -610,13 +657,39 @@ class Layer(Carried, frozen=True):
     time_ns: int | None = None
 
 
+class LayerWork(Carried, frozen=True):
+    """Operations and least bytes of one operator of the graph."""
+
+    name: str
+    type: str
+    flop: int
+    other_ops: int
+    """Elements of bias, activation, pooling and the like."""
+    bytes: int
+    """Inputs, weights and outputs, each once."""
+    passed_bytes: int
+    """Of its outputs, what only the very next operator reads."""
+
+
 class Work(Carried, frozen=True):
-    """Floating-point operations and bytes of one inference."""
+    """Operations and bytes of one inference, counted from the graph (see `work.py`)."""
 
     flop: int
+    """Of convolutions and matrix products; a multiply-add is two."""
     bytes_low: int
+    """Fused: the net's inputs, weights and outputs, each once."""
     bytes_high: int
+    """Unfused: every operator reads its inputs and weights and writes its outputs."""
     unknown_ops: tuple[str, ...]
+    """Operators without a rule, by name: they are in no count."""
+    bytes_l2: int | None = None
+    """Unfused, without the tensors that may stay in the L2 cache; `None`: its size is not known."""
+    bytes_reformats: int | None = None
+    """Read and written on top by layers that only change a layout; `None`: the runtime doesn't tell."""
+    bytes_ends: int | None = None
+    """The net's inputs and outputs."""
+    other_ops: int | None = None
+    layers: tuple[LayerWork, ...] = ()
 
 
 class Coverage(Carried, frozen=True):
@@ -835,3 +908,174 @@ class Statement(Carried, frozen=True):
     subject: tuple[FileDigest, ...]
     predicate_type: str = msgspec.field(name="predicateType")
     predicate: Predicate
+
+
+# --- a comparison -------------------------------------------------------------------------------
+#
+# What `repro compare --json` prints. It travels by itself, not inside a bundle.
+
+Across: TypeAlias = Literal["release", "device", "setting"]
+"""What is meant to differ between two sides."""
+Weight: TypeAlias = Literal["intended", "harmless", "suspicious", "blocking"]
+VerdictName: TypeAlias = Literal[
+    "faster", "slower", "below_margin", "equivalent", "inconclusive", "not_comparable"
+]
+Estimand: TypeAlias = Literal["configuration", "engine", "same_structure"]
+"""`configuration`: a build of this; `engine`: these engines; `same_structure`: builds of equal structure."""
+
+
+class BundleSeen(Carried, frozen=True):
+    """A bundle that was compared."""
+
+    file: str
+    id: str
+    release: str
+    board: str | None
+    signer: str
+    unverified: str | None
+    """What is wrong with the file, where it was read all the same; `None`: it is intact."""
+    standin: bool = False
+    """A test's stand-in took the runtime's place: nothing was measured."""
+
+
+class Noticed(Carried, frozen=True):
+    """A field that bears on whether two sides are comparable, with its values on both."""
+
+    field: str
+    a: str | None
+    b: str | None
+    weight: Weight
+    sentence: str
+    effect: float | None = None
+    """The ratio of times b / a that it could account for alone, where that is known."""
+
+
+class BuildValue(Carried, frozen=True):
+    """The time of one build, exp of the mean of its runs' log medians, and of each run."""
+
+    session: str
+    build: str
+    round: int | None
+    structure_hash: str | None
+    value_ns: float
+    runs_ns: tuple[float, ...]
+
+
+class Side(Carried, frozen=True):
+    """One side of a comparison."""
+
+    name: str
+    bundles: tuple[str, ...]
+    """Ids of the bundles."""
+    sessions: int
+    builds: tuple[BuildValue, ...]
+    value_ns: float | None
+    low_ns: float | None
+    high_ns: float | None
+    """95 % interval over the top level that was repeated; `None` where nothing was."""
+    p99_ns: float | None
+    """Median of the runs' 99th percentiles; printed with `iterations`, never judged."""
+    iterations: int
+
+
+class Estimate(Carried, frozen=True):
+    """The ratio of times b / a, and what is known of it."""
+
+    estimand: Estimand
+    unit: Literal["builds", "runs", "sessions", "rounds"]
+    """What was repeated and is counted in `n_a` and `n_b`; a round is a quad A B B A or B A A B."""
+    n_a: int
+    n_b: int
+    df: float
+    ratio: float
+    low: float
+    high: float
+    """95 % interval."""
+    low_90: float
+    high_90: float
+    """90 % interval: within the margin means equivalent."""
+    p: float
+    p_adjusted: float
+    """By Holm over all that is compared at once."""
+    p_equivalent: float
+    verdict: VerdictName
+
+
+class Verdict(Carried, frozen=True):
+    """What can be said, why in one word and in one sentence, and with which reservations."""
+
+    name: VerdictName
+    code: str
+    sentence: str
+    these_sessions: bool
+    """It holds for the sessions seen; other sessions may differ by themselves."""
+    unconfirmed: tuple[str, ...]
+    """Fields that leave a doubt."""
+
+
+class Mode(Carried, frozen=True):
+    """Builds of equal structure: how many on each side, and their time."""
+
+    structure_hash: str
+    a: int
+    b: int
+    a_ns: float | None
+    b_ns: float | None
+
+
+class LayerChange(Carried, frozen=True):
+    """Layers of two engines that do the same work."""
+
+    kind: Literal["same", "changed", "fused", "split", "regrouped", "gone", "come"]
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    type: str | None
+    """`None`: the runtime was asked for names only."""
+    is_reformat: bool
+    a_time_ns: int | None
+    b_time_ns: int | None
+    tactics: tuple[str | None, str | None]
+    formats: tuple[str | None, str | None]
+    """Formats and types of inputs and outputs, as text."""
+
+
+class Compared(Carried, frozen=True, kw_only=True):
+    """One variant of a case on two sides."""
+
+    case: str
+    variant: str | None
+    role: Literal["subject", "calibration"]
+    a: Side
+    b: Side
+    noticed: tuple[Noticed, ...]
+    """The weightiest first, and of equal weight what is likeliest to show in the times."""
+    estimates: tuple[Estimate, ...]
+    """The first one decides."""
+    hodges_lehmann: float | None
+    """Ratio by the median of all differences; a robust second opinion."""
+    cycles: Estimate | None
+    """The same in clock cycles, where clocks were read."""
+    rounds: tuple[float, ...]
+    """Ratio b / a of each round of an alternating session."""
+    modes: tuple[Mode, ...]
+    modes_p: float | None
+    """Fisher's exact p of both sides mixing the structures alike."""
+    layers: tuple[LayerChange, ...] | None
+    verdict: Verdict
+
+
+class Comparison(Carried, frozen=True, kw_only=True):
+    """What came of comparing bundles."""
+
+    schema_version: int = COMPARISON_VERSION
+    across: Across
+    across_given: bool
+    margin: float
+    """Ratios from 1 / (1 + margin) to 1 + margin count as equivalent."""
+    alternating: bool
+    bundles: tuple[BundleSeen, ...]
+    compared: tuple[Compared, ...]
+    calibration: tuple[Compared, ...]
+    """The negative control: cases that run along and should not change."""
+    geometric_mean: Estimate | None
+    notes: tuple[str, ...]

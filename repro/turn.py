@@ -37,6 +37,7 @@ from repro.schema import (
     Phase,
     Preheat,
     Protocol,
+    ReleaseSeen,
     Samples,
     Scalar,
     Stage,
@@ -89,6 +90,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     libraries: tuple[Library, ...] = ()
     options: dict[str, Scalar] = {}
     provider: str | None = None
+    release: ReleaseSeen | None = None
+    """What this very process found, where the subject asks for a release."""
 
     def write(self, folder: Path, name: str = "result.json") -> None:
         """Write it down, complete or not at all."""
@@ -212,6 +215,11 @@ def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str,
         tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
         source = models.inputs(f"{task.seed}/{task.turn.build}", tensors[0])
         result = check.poison(tensors[1])
+        if subject.release is not None:
+            seen = backend.release(gpu=task.gpu)
+            yield {"release": seen}
+            if seen.name != subject.release:
+                raise Failure("wrong_release", f"{seen.name} is here, planned was {subject.release}")
     with trace.stage("build"):
         begin = measure.now_ns()
         engine = backend.build(

@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from repro import backends, measure
+from repro import backends, environments, measure
+from repro.devices import DEVICES
 from repro.proc import Child, hold_lifeline, oom_kills, signal_name
 from repro.records import Sitting, Taken, assemble, ended_early, engine_home, write
 from repro.schema import CutShort, Job, Record, StageName, Turn
@@ -28,6 +29,8 @@ from repro.turn import Result, Task, read_stages
 POLL_S = 0.1
 SILENCE = "TRT_REPRO_SILENCE_S"
 """How long the worker goes on without hearing its caller; not set: for ever, until its lifeline closes."""
+SOURCE = "source"
+"""Folder beside the turns with the kit's own source, for interpreters that don't have it."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,12 +78,8 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     sitting = Sitting.begin(job)
     sitting.write(out)
     session = Session(job, job_folder, out, sitting, tell)
-    order = measure.order(
-        [subject.record_name for subject in job.subjects],
-        job.protocol,
-        job.seed,
-        build_outlives_process=backends.load(job.backend).BUILD_OUTLIVES_PROCESS,
-    )
+    environments.expose(out / SOURCE)
+    order = order_of(job)
     gpu = sitting.gpu.uuid if sitting.gpu else None
     with Sampler(out / "sampler", os.getpid(), gpu) as sampler:
         taken, cut = take_turns(session, order)
@@ -96,6 +95,18 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     return records
 
 
+def order_of(job: Job) -> tuple[Turn, ...]:
+    """Return the job's turns: in quads where its subjects are the arms of a comparison."""
+    outlives = backends.load(job.backend).BUILD_OUTLIVES_PROCESS
+    arms = {subject.arm: subject.record_name for subject in job.subjects}
+    if "A" in arms and "B" in arms:
+        return measure.alternating(
+            arms["A"], arms["B"], job.protocol, job.seed, build_outlives_process=outlives
+        )
+    names = [subject.record_name for subject in job.subjects if subject.refused is None]
+    return measure.order(names, job.protocol, job.seed, build_outlives_process=outlives)
+
+
 def take_turns(session: Session, order: Sequence[Turn]) -> tuple[list[Taken], CutShort | None]:
     """Take the turns round by round; a subject that failed takes no more, a full budget ends it all."""
     failed: set[str] = set()
@@ -105,6 +116,9 @@ def take_turns(session: Session, order: Sequence[Turn]) -> tuple[list[Taken], Cu
         elapsed = time.monotonic() - begin
         if turn.position == 0 and (cut := _cut(session, turn.round, elapsed)):
             return taken, cut
+        if turn.arm and turn.position == 0 and failed:
+            # A quad without its other arm compares nothing.
+            return taken, CutShort(f"{min(failed)} failed", turn.round)
         if turn.subject in failed:
             continue
         left_s = elapsed / index * (len(order) - index) if index else None
@@ -139,8 +153,8 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         subject=subject,
         model_path=str(session.job_folder / subject.model_file),
         backend=job.backend,
-        gpu=session.sitting.gpu is not None,
-        threads=session.sitting.threads,
+        gpu=DEVICES[job.device].gpu,
+        threads=subject.threads or session.sitting.threads,
         seed=job.seed,
         protocol=job.protocol,
         process=index,
@@ -150,8 +164,12 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
     (folder / "turn.json").write_bytes(msgspec.json.encode(task))
     killed = oom_kills()
     begin_ns = measure.now_ns()
-    argv = [sys.executable, "-m", "repro.turn", str(folder)]
-    with (folder / "log").open("wb") as log, Child(argv, stdout=log, stderr=subprocess.STDOUT) as child:
+    argv = [subject.interpreter or sys.executable, "-m", "repro.turn", str(folder)]
+    env = environments.surroundings(session.out / SOURCE) if subject.interpreter else None
+    with (
+        (folder / "log").open("wb") as log,
+        Child(argv, stdout=log, stderr=subprocess.STDOUT, env=env) as child,
+    ):
         late = _watch(session, child, turn, folder, left_s)
         status = child.end(grace_s=0.0) if late else child.wait()
     result = Result.read(folder)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from repro.backends import onnxruntime as backend  # noqa: E402
 from repro.bundle import archive  # noqa: E402
 from repro.schema import Record  # noqa: E402
 from repro.telemetry import Sampler  # noqa: E402
-from tests.builders import make_files, make_predicate, make_record, make_subject  # noqa: E402
+from repro.trtexec import log  # noqa: E402
+from tests.builders import make_files, make_predicate, make_record, make_session, make_subject  # noqa: E402
 from tests.docker import engine as engines  # noqa: E402
 from tests.e2e.conftest import CASES, command  # noqa: E402
 
@@ -33,12 +34,20 @@ BIG_BYTES = 200 * 2**20
 broken: list[str] = []
 
 
-def line(what: str, value: float, unit: str, goal: str, limit: float | None = None) -> None:
-    beyond = limit is not None and value > limit
+def line(
+    what: str,
+    value: float,
+    unit: str,
+    goal: str,
+    limit: float | None = None,
+    *,
+    least: float | None = None,
+) -> None:
+    beyond = (limit is not None and value > limit) or (least is not None and value < least)
     if beyond:
         broken.append(what)
     print(
-        f"{what:<58}{value:>8.3f} {unit:<3} goal {goal}{'  BEYOND THE LIMIT' if beyond else ''}", flush=True
+        f"{what:<58}{value:>8.3f} {unit:<4} goal {goal}{'  BEYOND THE LIMIT' if beyond else ''}", flush=True
     )
 
 
@@ -162,6 +171,82 @@ def bench_one_big_bundle(target: Path, kind: str, values: int, key: Path) -> Non
     line(f"  the same / sha256sum of the zip file ({size})", verified / of_zip, "x", "–")
 
 
+def bench_log(folder: Path) -> None:
+    """A verbose build's log of 100 MB, read on one core, beside `grep -c` of the same file."""
+    path = folder / "verbose.log"
+    with path.open("wb") as file:
+        file.writelines(verbose_log(100_000_000))
+
+    def read() -> None:
+        with path.open("rb") as file:
+            assert log.read(file, path.name).tuning
+
+    reading, grep = interleaved(
+        [read, lambda: subprocess.run(["grep", "-c", "Tactic", path], check=True, capture_output=True)], 5
+    )
+    size_mb = path.stat().st_size / 1e6
+    line("read a verbose log of trtexec, 100 MB", size_mb / reading, "MB/s", "100", least=20)
+    line("  the same / grep -c", reading / grep, "x", "–")
+
+
+def verbose_log(size: int) -> Iterator[bytes]:
+    """Give the log of a build with two runners and four formats a layer, until `size` bytes are full."""
+    prefix = b"[01/02/2026-03:04:05] [V] [TRT] "
+    formats = b"Half(262144,1:8,512,1) -> Half(262144,1:8,512,1)"
+    kernel = (
+        b"sm80_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x64x64_stage3_g1_tensor16x8x16"
+    )
+    random = np.random.default_rng(1)
+    yield b"&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --onnx=model.onnx --verbose\n"
+    written, layer = 0, 0
+    while written < size:
+        layer += 1
+        name = b"/model/layer%d/conv/Conv + /model/layer%d/act/Relu" % (layer, layer)
+        lines = []
+        for _ in range(4):
+            lines.append(b"*************** Autotuning format combination: %b ***************" % formats)
+            for runner in (b"CaskConvolution", b"CudnnConvolution"):
+                lines.append(b"--------------- Timing Runner: %b (%b)" % (name, runner))
+                times = random.uniform(0.01, 0.1, 60).tolist()
+                for tactic, time_ms in enumerate(times):
+                    if runner == b"CaskConvolution":
+                        lines.append(b"%b Set Tactic Name: %b Tactic: 0x%016x" % (name, kernel, tactic))
+                    lines.append(b"Tactic: 0x%016x Time: %.6g" % (tactic, time_ms))
+                best = times.index(min(times))
+                lines.append(b"Fastest Tactic: 0x%016x Time: %.6g" % (best, times[best]))
+                lines.append(b">>>>>>>>>>>>>>> Chose Runner Type: %b Tactic: 0x%016x" % (runner, best))
+        block = b"".join(b"%b%b\n" % (prefix, each) for each in lines)
+        written += len(block)
+        yield block
+    yield b"&&&& PASSED TensorRT.trtexec [TensorRT v8502] # trtexec --onnx=model.onnx --verbose\n"
+
+
+def bench_compare(folder: Path) -> None:
+    """Two signed bundles of five builds each, as a process of its own."""
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
+    paths = []
+    for number, release in enumerate(("1.0", "1.1")):
+        record = make_session((10.0, 10.02, 9.98, 10.01, 9.99), f"session-{number}", release)
+        files = make_files(record)
+        random = np.random.default_rng(number)
+        for run in record.runs:
+            # As many iterations as a record keeps, as hard to pack as real ones.
+            times = random.integers(9_000_000, 11_000_000, 2 * measure.KEPT_ROWS)
+            files[f"records/{record.record_name}/{run.samples.file}"] = times.tobytes()
+        target = folder / f"{release}.zip"
+        paths.append(bundle.seal(files, make_predicate(record), key=key, target=target, stem="x").path)
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+
+    def compare(*more: str) -> None:
+        argv = command("compare", *paths, "--fail-on", "none", *more)
+        subprocess.run(argv, check=True, capture_output=True, env=environment)
+
+    plain, page = interleaved([compare, lambda: compare("--html", str(folder / "page.html"))], 10)
+    line("repro compare of two bundles of five builds each", plain, "s", "1.0", 3.0)
+    line("  the same, with its page", page, "s", "–", 6.0)
+
+
 def bench_container(folder: Path) -> None:
     """The same case on the host and in a container, in ABBA order; engine warm, image present."""
     if not engines.answers(os.environ.get(engines.VARIABLE, "")):
@@ -213,7 +298,16 @@ def bench_start(folder: Path) -> None:
 
 def main() -> None:
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; interleaved medians, in one run")
-    for part in (bench_start, bench_overhead, bench_container, bench_sampler, bench_big_bundle):
+    parts = (
+        bench_start,
+        bench_compare,
+        bench_log,
+        bench_overhead,
+        bench_container,
+        bench_sampler,
+        bench_big_bundle,
+    )
+    for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             part(Path(folder))
     if broken:

@@ -250,3 +250,30 @@ def seal(target: Path, *records: Record, key: Path | None = None, **changes: Any
     return bundle.seal(
         make_files(*chosen), make_predicate(*chosen, **changes), key=key, target=target, stem="made-up"
     )
+
+
+def make_session(medians_ms: tuple[float, ...], name: str, release: str = "1.0", **changes: Any) -> Record:
+    """Return the record of a session of its own, called `name`, with this release of the runtime."""
+    record = make_record(medians_ms, run_id=name, session_id=name, **changes)
+    runtime = msgspec.structs.replace(
+        record.runtime, release=ReleaseSeen(f"ort-{release}", release, driver=record.runtime.release.driver)
+    )
+    return msgspec.structs.replace(record, runtime=runtime)
+
+
+def make_arms(
+    a_ms: tuple[float, ...], b_ms: tuple[float, ...], name: str = "alternating"
+) -> tuple[Record, ...]:
+    """Return the two arms of an alternating session: a round has two builds of each, A B B A or B A A B."""
+    turns, taken = [], {"A": 0, "B": 0}
+    for number in range(len(a_ms) // 2):
+        for position, arm in enumerate("ABBA" if number % 2 else "BAAB"):
+            turns.append(Turn(number, position, f"{arm.lower()}-base-ort-1.0", taken[arm], 0, arm))
+            taken[arm] += 1
+    records = []
+    for arm, times, release in (("A", a_ms, "1.0"), ("B", b_ms, "1.1")):
+        record = make_session(times, name, release, record_name=f"{arm.lower()}-base-ort-1.0")
+        runs = tuple(msgspec.structs.replace(run, round=i // 2) for i, run in enumerate(record.runs))
+        protocol = msgspec.structs.replace(record.protocol, order=tuple(turns))
+        records.append(msgspec.structs.replace(record, runs=runs, protocol=protocol))
+    return tuple(records)

@@ -38,6 +38,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "unzip": lambda: shutil.which("unzip") is not None,
     "sha256sum": lambda: shutil.which("sha256sum") is not None,
     "cc": lambda: shutil.which("cc") is not None,
+    "chromium": lambda: shutil.which("chromium") is not None,
     "make": lambda: shutil.which("make") is not None,
     "torch": lambda: importlib.util.find_spec("torch") is not None,
     "onnx-1.17": ONNX_117.is_dir,
@@ -45,6 +46,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
     "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     "root": lambda: hasattr(os, "geteuid") and os.geteuid() == 0,
+    "network": lambda: "TRT_REPRO_NETWORK" in os.environ,
     "compose": lambda: shutil.which("docker-compose") is not None,
     "hadolint": lambda: HADOLINT is not None,
     # An engine of the tests' own (tests/docker/engine.py), for they make images with the names of real ones.
@@ -81,8 +83,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test keys and signers of its own; return the kit's config folder."""
+    """Give each test keys, signers and environments of its own; return the kit's config folder."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TRT_REPRO_LOCK", str(tmp_path / "lock"))
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path / "config" / "trt-repro"

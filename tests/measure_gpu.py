@@ -1,4 +1,4 @@
-"""What the kit measures on a real NVIDIA GPU: `make measure-gpu PART=n/5`, each at most eight minutes.
+"""What the kit measures on a real NVIDIA GPU: `make measure-gpu PART=n/6`, each at most eight minutes.
 
 It needs the repository, torch or onnxruntime-gpu, and no network. Bundles are unsigned where OpenSSH is
 missing; then the work folders, packed beside the results, are sealed elsewhere with `repro seal`.
@@ -8,9 +8,11 @@ What came of it is written down in docs/measurements.md.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,10 +33,10 @@ import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 
-from repro import bundle, cases, check, devices, measure, models, telemetry  # noqa: E402
+from repro import bundle, cases, check, devices, measure, models, telemetry, work  # noqa: E402
 from repro.backends import cuda  # noqa: E402
+from repro.observed import key_figure  # noqa: E402
 from repro.proc import Child  # noqa: E402
-from repro.report.content import key_figure  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
 
 BUILDS = 10
@@ -146,20 +148,15 @@ def part_calibration(out: Path) -> None:
 # --- one process, looked at closely -------------------------------------------------------------
 
 
-def subject_of(variant: str | None) -> tuple[Subject, bytes]:
-    from repro import backends
-    from repro.plan import _subject
+def subject_of(variant: str | None, case: str = "conv16") -> tuple[Subject, bytes]:
+    from repro.environments import Environment
+    from repro.places import Where
+    from repro.plan import Wanted, _subject
 
-    experiment = cases.resolve(cases.load("conv16"), variant)
-    subject = _subject(
-        "x",
-        "subject",
-        experiment,
-        devices.DEVICES["x86"],
-        backends.load("torch"),
-        "torch",
-        measure.PROTOCOLS["standard"],
-    )
+    experiment = cases.resolve(cases.load(case), variant)
+    where = Where(device=devices.DEVICES["x86"], backend="torch")
+    environment = Environment(where.runtime.release(gpu=True), None)
+    subject = _subject("x", Wanted("subject", experiment, environment), where, measure.PROTOCOLS["standard"])
     return subject, experiment.onnx["fp16"]
 
 
@@ -422,7 +419,7 @@ def nan_weights(out: Path) -> None:
             calibrate=False,
             unsigned=True,
         )
-        job, experiments = plan.make(request)
+        job, experiments, _ = plan.make(request)
         folder = out / "work" / f"nan-{backend}"
         plan.write_job(job, experiments, (), folder / "job")
         path = folder / "job" / job.subjects[0].model_file
@@ -458,7 +455,140 @@ def killed_worker(out: Path) -> None:
     say(f"a killed worker: exit {process.returncode}: {(printed + errors).strip().splitlines()[-4:]}")
 
 
-PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures)
+# --- the thread's questions ---------------------------------------------------------------------
+
+SWEEP_BUDGET_S = 110.0
+SWEEP_AT_ONCE = 4
+"""Processes that make inputs or check outputs; only one at a time is on the GPU."""
+
+
+class Point(NamedTuple):
+    """One thing to measure: conv16 in a variant, with tensors in `layout` whatever the variant says."""
+
+    variant: str | None
+    layout: str = "chw"
+    case: str = "conv16"
+    closely: bool = False
+    """Name its kernels too."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant or self.case} {self.layout}"
+
+
+WIDTHS = cases.load("conv16").sets["sweep:channels"]
+POINTS = (
+    Point(None, case="calib-copy"),
+    Point(None, case="calib-gemm"),
+    Point(None, closely=True),
+    Point(None, "hwc8", closely=True),
+    Point("nobias", closely=True),
+    Point("nobias", "hwc8", closely=True),
+    Point("c16x16", "hwc8", closely=True),
+    Point("c64x4", "hwc8", closely=True),
+    *(Point(width, "hwc8") for width in WIDTHS if width not in ("c3", "c16")),
+    Point("c16x16"),
+    Point("c64x4"),
+    *(Point(width) for width in WIDTHS if width != "c16"),
+)
+
+
+def measure_point(point: Point, out: Path) -> None:
+    """In a process of its own: make the input, wait for the GPU, measure, let it go, check the output."""
+    from repro.backends import torch as backend
+
+    subject, model = subject_of(point.variant, point.case)
+    planned = {**subject.planned, "io_layout": point.layout}
+    counted = work.count(model, "fp16", point.layout)
+    subject = msgspec.structs.replace(subject, planned=planned, work=counted)
+    spec, result = models.tensors(subject.model, "fp16")
+    source, poison = models.inputs("measure", spec), check.poison(result)
+    path = out / f"{point.label}.onnx"
+    path.write_bytes(model)
+    with (out / "gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if time.monotonic() - BEGIN > SWEEP_BUDGET_S:
+            return
+        made = backend.build(path, out, subject, gpu=True, threads=1, source=source, result=poison)
+        measure.preheat(made.step, warm_up_ms=200, max_seconds=0.7)
+        series, _ = measure.iterate_enqueued(made.queue, made.enqueue, seconds=0.5, iterations=20)
+        kernels = made.kernels() if point.closely else None
+        made.poison(poison)
+        made.step()
+        output = made.output()
+    limit = check.tolerance(subject.tolerances["fp16"], models.weighted_layers(subject.model))
+    checked = check.output(model, source, output, result, limit, seed="measure", library=backend.unoptimised)
+    told = {
+        "median_ms": series.summary().median_ns / 1e6,
+        "n": series.summary().n,
+        "flop": counted.flop,
+        "bytes_high": counted.bytes_high,
+        "bytes_low": counted.bytes_low,
+        "error": checked.error,
+        "ok": checked.ok,
+        "problems": checked.problems,
+        "kernels": kernels,
+    }
+    part = out / f"{point.label}.part"
+    part.write_text(json.dumps(told))
+    part.replace(out / f"{point.label}.json")
+
+
+def part_sweep(out: Path) -> None:
+    """Channels, layouts, bias, and 16 layers of 16 channels against 4 of 64, with torch."""
+    import torch
+
+    # Each child makes a context of its own, which a parent that has one would spoil.
+    assert not torch.cuda.is_initialized()
+    folder = out / "work" / "sweep"
+    folder.mkdir(parents=True)
+    fork = multiprocessing.get_context("fork")
+    alive: list[tuple[Point, Any]] = []
+
+    def reap(most: int) -> None:
+        while len(alive) > most:
+            for entry in list(alive):
+                point, child = entry
+                if child.is_alive() and time.monotonic() - BEGIN > 2 * SWEEP_BUDGET_S:
+                    child.kill()
+                child.join(0.02)
+                if not child.is_alive():
+                    alive.remove(entry)
+                    told = folder / f"{point.label}.json"
+                    say(f"{point.label}: {told.read_text() if told.is_file() else f'exit {child.exitcode}'}")
+
+    for point in POINTS:
+        reap(SWEEP_AT_ONCE - 1)
+        child = fork.Process(target=measure_point, args=(point, folder))
+        child.start()
+        alive.append((point, child))
+    reap(0)
+    sweep_table(folder)
+
+
+def sweep_table(folder: Path) -> None:
+    """Print every point with the fractions of what the calibration cases reached."""
+    found = {
+        point.label: json.loads((folder / f"{point.label}.json").read_text())
+        for point in POINTS
+        if (folder / f"{point.label}.json").is_file()
+    }
+    copy, gemm = found.get(POINTS[0].label), found.get(POINTS[1].label)
+    bandwidth = copy["bytes_low"] / copy["median_ms"] / 1e6 if copy else math.nan
+    rate = gemm["flop"] / gemm["median_ms"] / 1e9 if gemm else math.nan
+    say(f"calib-copy {bandwidth:.0f} GB/s, calib-gemm {rate:.1f} TFLOP/s")
+    print("point, median ms, n, FLOP, unfused bytes, of bandwidth, of rate, output error", flush=True)
+    for label, told in found.items():
+        ms = told["median_ms"]
+        print(
+            f"{label:<16} {ms:9.4f} {told['n']:6d} {told['flop']:16,d} {told['bytes_high']:14,d} "
+            f"{told['bytes_high'] / ms / 1e6 / bandwidth:7.1%} {told['flop'] / ms / 1e9 / rate:7.1%} "
+            f"{told['error']} {'ok' if told['ok'] else told['problems']}",
+            flush=True,
+        )
+
+
+PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures, part_sweep)
 
 
 def main(part: str, out: Path) -> None:

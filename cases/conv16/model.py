@@ -23,3 +23,20 @@ class TestModel(nn.Module):
         x = self.conv1(x)
         x = self.conv2(x)
         return self.conv3(x)
+
+
+class Stack(nn.Module):
+    """The same with any number of layers and channels, as the case's variants have it."""
+
+    def __init__(self, channels: tuple[int, ...], kernel_size: int = 3, *, bias: bool = True) -> None:
+        super().__init__()
+        self.layers = len(channels) - 1
+        for i in range(self.layers):
+            layer = nn.Conv2d(channels[i], channels[i + 1], kernel_size, padding=kernel_size // 2, bias=bias)
+            self.add_module(f"conv{i + 1}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [1, channels[0], height, width] to [1, channels[-1], height, width]."""
+        for i in range(self.layers):
+            x = self.get_submodule(f"conv{i + 1}")(x)
+        return x

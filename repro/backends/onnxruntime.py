@@ -373,8 +373,11 @@ def _precision(graph: onnx.GraphProto) -> str | None:
     """Return the type that the operators compute in, or `mixed`.
 
     It follows from the operators' constants; one without any computes in the type of what it reads.
+    Shapes and indices are no precision.
     """
     import onnx
+
+    whole = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
 
     constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types = constants | {value.name: value.type.tensor_type.elem_type for value in graph.input}
@@ -387,7 +390,7 @@ def _precision(graph: onnx.GraphProto) -> str | None:
             kind = read[0]
             weighted = [constants[name] for name in node.input if name in constants]
             if node.op_type not in _REFORMATS:
-                found.update(weighted or [kind])
+                found.update(set(weighted) - whole or {kind} - whole)
         else:
             continue
         types |= dict.fromkeys(node.output, kind)
@@ -397,9 +400,11 @@ def _precision(graph: onnx.GraphProto) -> str | None:
 
 
 def _io_layout(graph: onnx.GraphProto) -> str | None:
-    """Return `chw` where inputs and outputs of the optimised graph are the plain 4-D tensors."""
-    ends = (*graph.input, *graph.output)
-    return "chw" if all(len(value.type.tensor_type.shape.dim) == 4 for value in ends) else None
+    """Return `chw` where inputs and outputs of the optimised graph are plain tensors of known size."""
+    sizes = [
+        dim.dim_value for value in (*graph.input, *graph.output) for dim in value.type.tensor_type.shape.dim
+    ]
+    return "chw" if sizes and min(sizes) > 0 else None
 
 
 def _ends(graph: onnx.GraphProto, *, hwc: bool) -> str | None:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro import cases
+from repro import cases, export
 from repro.backends import cuda
 from repro.backends.cuda import Queue
 from repro.errors import Unavailable
-from repro.schema import ConvStack, Effective, Layer, Library, ReleaseSeen, Scalar, Subject
+from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, Subject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 NAME = "torch"
 PRODUCT = "PyTorch"
 BUILD_OUTLIVES_PROCESS = TIMES_ITSELF = False
+NEEDS_MODULE = True
+"""What it executes is a case's `model.py`, not its ONNX."""
 
 LOG_LINES = (
     re.compile(r"Traceback \(most recent call last\):"),
@@ -113,7 +114,10 @@ class Engine:
         last = subject.planned["io_layout"] == "hwc8"
         self._format = torch.channels_last if last else torch.contiguous_format
         self._input = torch.from_numpy(source).cuda().contiguous(memory_format=self._format)
-        self._module = network(subject, model).to(self._input.dtype).cuda().eval()
+        module = export.network(
+            cases.module(subject.case, subject.settings), subject.model, model.read_bytes()
+        )
+        self._module = module.to(self._input.dtype).cuda().eval()
         if last:
             self._module = self._module.to(memory_format=torch.channels_last)
         self._output = self._module(self._input)
@@ -203,31 +207,6 @@ class Engine:
         """Return sha256 over the names of the kernels in order; `None` where they can't be seen."""
         names = self.kernels()
         return None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def network(subject: Subject, model: Path) -> Any:
-    """Return the case's module with the weights of `model`; raise `Unavailable` for a foreign case."""
-    import onnx
-    import torch
-    from onnx import numpy_helper
-
-    path = cases.module(subject.case)
-    spec = importlib.util.spec_from_file_location(f"case_{subject.case.id}", path)
-    if spec is None or spec.loader is None:
-        raise Unavailable(f"{path} can't be loaded")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    shape = subject.model
-    if isinstance(shape, ConvStack):
-        module = loaded.TestModel(n_feats=shape.channels[0], kernel_size=shape.kernel, bias=shape.bias)
-    else:
-        module = loaded.TestModel()
-    weights = {
-        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in onnx.load(str(model)).graph.initializer
-    }
-    module.load_state_dict(weights)
-    return module
 
 
 def build(

@@ -111,6 +111,8 @@ class Bundle(NamedTuple):
     records: dict[str, Record]
     cases: dict[str, ResolvedCase]
     inspection: Inspection
+    wrong: str | None = None
+    """Why it would have been refused, where it was read all the same."""
 
 
 # --- sealing ------------------------------------------------------------------------------------
@@ -231,16 +233,35 @@ def inspect(path: Path, *, signers: Path | None = None) -> Inspection:
     return seen.done()
 
 
-def read(path: Path, *, signers: Path | None = None) -> Bundle:
-    """Return the bundle at `path`; raise `Refused` when anything about it is wrong."""
+def read(path: Path, *, signers: Path | None = None, verified: bool = True) -> Bundle:
+    """Return the bundle at `path`; raise `Refused` when anything about it is wrong.
+
+    Without `verified`, a bad signature and changed files are only noted in `Bundle.wrong`; what isn't a
+    bundle in canonical form, or whose records can't be read, is refused all the same.
+    """
     try:
-        return _examine(path, signers, _Progress())
+        return _examine(path, signers, _Progress(), verified=verified)
     except Refused as error:
         raise Refused(f"{path.name} is refused: {error.what}", error.hint) from None
 
 
-def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
+def contents(opened: Bundle, names: Iterable[str]) -> dict[str, bytes]:
+    """Return members of a bundle that was read; raise `Refused` for one that changed since then.
+
+    Members that aren't there are left out.
+    """
+    listed = {item.name: item.digest.sha256 for item in opened.statement.subject}
+    with archive.opened(opened.path) as zipped:
+        found = {name: zipped.read(name) for name in names if name in zipped.names and name in listed}
+    for name, data in found.items():
+        if opened.wrong is None and hashlib.sha256(data).hexdigest() != listed[name]:
+            raise Refused(f"{name} of {opened.path.name} changed while it was read")
+    return found
+
+
+def _examine(path: Path, signers: Path | None, seen: _Progress, *, verified: bool = True) -> Bundle:
     """Examine a bundle from the outside in, noting each finding in `seen` before going on."""
+    wrong: list[str] = []
     with contextlib.ExitStack() as stack:
         # (1) The container, every byte of it.
         try:
@@ -263,19 +284,29 @@ def _examine(path: Path, signers: Path | None, seen: _Progress) -> Bundle:
         seen.time = Finding(
             "claimed", f"{_shown_time(told.predicate.created_utc)}, the {_role(told)}'s claim"
         )
-        _check_signatures(zipped, text, signatures, told, signers, seen)
+        try:
+            _check_signatures(zipped, text, signatures, told, signers, seen)
+        except Refused as error:
+            if verified:
+                raise
+            wrong.append(error.what)
         # (3) The set of files, (4) their digests.
-        _check_files(zipped, told, seen)
+        try:
+            _check_files(zipped, told, seen)
+        except Refused as error:
+            if verified:
+                raise
+            wrong.append(error.what)
         # (5) Only now what is in them.
         try:
-            records, cases = _records(zipped, told)
+            records, cases = _records(zipped, told, verified=not wrong)
             for name in zipped.names:
                 if name.endswith(".onnx"):
                     model.check(name, zipped.read(name))
         except Refused as error:
             seen.contents = Finding("refused", f"REFUSED: {error.what}")
             raise
-    return Bundle(path, seen.bundle_id, told, records, cases, seen.done())
+    return Bundle(path, seen.bundle_id, told, records, cases, seen.done(), "; ".join(wrong) or None)
 
 
 def _layout(names: Iterable[str]) -> dict[str, str]:
@@ -374,19 +405,21 @@ def _some(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _records(zipped: archive.Archive, told: Statement) -> tuple[dict[str, Record], dict[str, ResolvedCase]]:
+def _records(
+    zipped: archive.Archive, told: Statement, *, verified: bool
+) -> tuple[dict[str, Record], dict[str, ResolvedCase]]:
     listed = {item.name: item.digest.sha256 for item in told.subject}
     records: dict[str, Record] = {}
     cases: dict[str, ResolvedCase] = {}
 
     def content(name: str, of: str) -> bytes:
-        if name not in listed:
+        if name not in listed or name not in zipped.names:
             raise Refused(f"it lists the record {of} without its {name.rpartition('/')[2]}")
         if zipped.size(name) > statement.MAX_JSON_BYTES:
             raise Refused(f"{name} has {zipped.size(name)} bytes; {statement.MAX_JSON_BYTES} are allowed")
         data = zipped.read(name)
         # Read a second time rather than held since the first; so it is checked a second time, too.
-        if hashlib.sha256(data).hexdigest() != listed[name]:
+        if verified and hashlib.sha256(data).hexdigest() != listed[name]:
             raise Refused(f"{name} changed while it was read")
         return data
 

@@ -177,6 +177,8 @@ def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
     hidden += (record.boot is not None) + (record.board.gpu is not None)
     replace = msgspec.structs.replace
     gpu = record.board.gpu
+    if record.case.share == "none":
+        record = _without_model(record, names)
     return replace(
         record,
         boot=names.of("boot", record.boot) if record.boot is not None else None,
@@ -185,6 +187,32 @@ def publish(record: Record, names: Pseudonyms, redactor: Redactor) -> Record:
         stages=stages,
         telemetry=replace(record.telemetry, facts=facts, state_changed=changes),
         privacy=Privacy(POLICY, hidden + redactor.count - before, names.key_id),
+    )
+
+
+def _without_model(record: Record, names: Pseudonyms) -> Record:
+    """Return a private case's record with pseudonyms for all that somebody with the model could recompute."""
+    replace = msgspec.structs.replace
+
+    def hidden(kind: str, digest: str | None) -> str | None:
+        return None if digest is None else names.of(kind, digest)
+
+    return replace(
+        record,
+        case=replace(record.case, digest=names.of("case", record.case.digest)),
+        model=replace(
+            record.model,
+            digests={name: names.of("model", digest) for name, digest in record.model.digests.items()},
+        ),
+        builds=tuple(
+            replace(
+                build,
+                structure_hash=hidden("structure", build.structure_hash),
+                plan_sha256=hidden("plan", build.plan_sha256),
+                recipe_hash=hidden("recipe", build.recipe_hash),
+            )
+            for build in record.builds
+        ),
     )
 
 

@@ -36,6 +36,10 @@ EVENT_REASONS: dict[int, str] = {
     0x400: "reliability",
 }
 """Why the clocks are not higher: the bits of the channel `event_reasons`."""
+SLOWDOWNS = frozenset(
+    {"sw_power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost"}
+)
+"""Those of them that hold the clocks down under load."""
 
 # Numbers of fields and enumerations never change, while the package's names for them come and go.
 _MEMORY_TEMPERATURE, _ENERGY_MJ, _POWER_AVERAGE_MW, _POWER_INSTANT_MW = 82, 83, 185, 186

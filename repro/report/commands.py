@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-from repro import lowering
-from repro.schema import Scalar
+from repro import lowering, plan
+from repro.cases import Experiment
+from repro.devices import Device
+from repro.schema import Protocol
 from repro.trtexec import flags
-
-Planned = Mapping[str, Scalar | None]
 
 
 def commands(lowered: lowering.Commands) -> Iterator[str]:
@@ -26,20 +26,29 @@ def commands(lowered: lowering.Commands) -> Iterator[str]:
         yield f"{note.kind}: {note.about}: {note.why} ({note.source})"
 
 
-def matrix(variants: Mapping[str, Planned], device: str) -> Iterator[str]:
-    """Give a Markdown table with a row for each release of trtexec's table and a column for each variant."""
-    yield f"| release | known from | modes | typing | {' | '.join(variants)} |"
-    yield "|---|---|---|---|" + "---|" * len(variants)
+def matrix(experiments: Mapping[str, Experiment], device: Device, protocol: Protocol) -> Iterator[str]:
+    """Give a Markdown table with a row for each release of trtexec's table.
+
+    Its last cell says what becomes of the variants: first those that differ, then all others.
+    """
+    yield "| release | known from | modes | typing | variants |"
+    yield "|---|---|---|---|---|"
     for row in flags.table().release:
         known = "documentation" if row.documented_only else row.source
         modes = "opt-in" if row.modes == "opt_in" else "opt-out"
-        cells = (_cell(lowering.lower(planned, row.version, device)) for planned in variants.values())
-        yield f"| {row.version} | {known} | {modes} | {', '.join(row.typing)} | {' | '.join(cells)} |"
+        outcomes: dict[str, list[str]] = {}
+        for name, experiment in experiments.items():
+            text = _outcome(plan.for_trtexec(experiment, device, row.version, protocol))
+            outcomes.setdefault(text, []).append(name)
+        *few, (most, _) = sorted(outcomes.items(), key=lambda item: len(item[1]))
+        parts = [f"{', '.join(names)}: {text}" for text, names in few]
+        parts.append(f"{'all others' if few else 'all'}: {most}")
+        yield f"| {row.version} | {known} | {modes} | {', '.join(row.typing)} | {'; '.join(parts)} |"
 
 
-def _cell(lowered: lowering.Commands | lowering.Unsupported) -> str:
+def _outcome(lowered: lowering.Commands | lowering.Unsupported) -> str:
     if isinstance(lowered, lowering.Unsupported):
-        return f"no: {lowered.reason}"
-    instead = [f"{each.setting} {each.planned} instead of {each.requested}" for each in lowered.substitutions]
-    emulated = [f"{note.about}: {note.why}" for note in lowered.notes if note.kind == "emulated"]
-    return "; ".join(["yes", *instead, *emulated])
+        return f"no ({lowered.reason})"
+    changed = [f"{each.setting} {each.planned} instead of {each.requested}" for each in lowered.substitutions]
+    changed += [f"{note.about}: {note.why}" for note in lowered.notes if note.kind == "emulated"]
+    return f"yes ({'; '.join(changed)})" if changed else "yes"

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import shlex
-import typing
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import lowering, models, stats
+from repro import attained
 from repro.bundle import Bundle
-from repro.errors import UsageError
+from repro.observed import exp, key_figure
+from repro.report import roofs
+from repro.report.listing import Listing, commands
 from repro.report.text import cut, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
     BelowRoof,
-    Command,
     Fails,
     Layer,
     LayerTensor,
     OutputCheck,
     Ratio,
     Record,
-    Settings,
     StatedEfficiency,
     WrongOutput,
 )
@@ -34,8 +31,6 @@ CARD_LINES = 12
 CARD_COLUMNS = 80
 LABEL_COLUMNS = 11
 MAX_FLAGS = 3
-MAX_COMMAND_CHARACTERS = 4_000
-LAYOUTS = typing.get_args(typing.get_type_hints(Settings)["io_layout"])
 
 # The worst first; what is not here is no red flag.
 FLAG_RANKS = (
@@ -47,8 +42,6 @@ FLAG_RANKS = (
     "gpu_shared",
     "clocks_disagree",
     "enqueue_bound",
-    "managed_memory",
-    "reformat",
     "foreign_load",
     "trend",
     "not_flat",
@@ -57,6 +50,8 @@ FLAG_RANKS = (
     "sealed",
     "sampler",
     "structures",
+    "reformat",
+    "managed_memory",
 )
 SEALED = {
     "at_once": "at once",
@@ -81,13 +76,6 @@ class Table(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, ...], ...]
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """Lines to copy, each whole, that stand as they are."""
-
-    title: str
-    rows: tuple[str, ...]
-
-
 class Report(msgspec.Struct, frozen=True):
     """A whole report; every string in it is safe to print."""
 
@@ -95,32 +83,18 @@ class Report(msgspec.Struct, frozen=True):
     details: tuple[Table | Listing, ...]
 
 
-class KeyFigure(msgspec.Struct, frozen=True):
-    """The time of one inference: exp of the mean of the builds' log medians."""
-
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-    """95 % interval over builds; `None` for a single build, which has none."""
-    builds: int
-
-
-def key_figure(record: Record) -> KeyFigure | None:
-    """Return the figure of a record, `None` where nothing was measured."""
-    values: dict[str, list[float]] = {}
-    for run in record.runs:
-        values.setdefault(run.build, []).append(run.summary.log_median)
-    builds = [sum(runs) / len(runs) for runs in values.values()]
-    if not builds:
-        return None
-    interval = stats.mean_interval(builds)
-    low, high = (_exp(interval[0]), _exp(interval[1])) if interval else (None, None)
-    return KeyFigure(_exp(sum(builds) / len(builds)), low, high, len(builds))
-
-
-def _exp(value: float) -> float:
-    """Return e^`value`, for whatever number somebody else's record holds."""
-    return math.exp(min(value, 700.0))
+def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
+    """Return what each subject of a bundle attained of its roofs, where it was measured and counted."""
+    times = [
+        (record, figure.value_ns / 1e9)
+        for record in bundle.records.values()
+        if (figure := key_figure(record)) is not None
+    ]
+    calibrated = attained.calibration(times)
+    found = [
+        attained.of(record, seconds, calibrated) for record, seconds in times if record.role == "subject"
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def report(bundle: Bundle) -> Report:
@@ -315,17 +289,19 @@ def _modes_text(record: Record) -> str:
     parts = []
     for letter, builds in members.items():
         values = [run.summary.log_median for run in record.runs if run.build in builds]
-        time = f" {milliseconds(_exp(sum(values) / len(values)))} ms" if values else ""
+        time = f" {milliseconds(exp(sum(values) / len(values)))} ms" if values else ""
         parts.append(f"{letter} {' '.join(builds)}{time}")
     return ", ".join(parts)
 
 
 def replayable(record: Record) -> str:
     """Say whether somebody else can run this again from the bundle."""
-    if record.case.share != "full":
+    if record.case.share not in ("full", "model"):
         return "no, because the model is private and not in the bundle"
     if record.origin == "imported":
         return "no, because it was imported from a log"
+    if record.case.share == "model":
+        return "yes: the user's own model is in the bundle, on the user's word"
     return "yes: model, settings and protocol are in the bundle"
 
 
@@ -373,55 +349,16 @@ def _details(bundle: Bundle) -> Iterable[Table | Listing]:
             )
         ),
     )
+    bounded = {each.record.record_name: each for each in attained_by(bundle)}
+    for part in roofs.overview(tuple(bounded.values())):
+        yield _table(part)
     for record in bundle.records.values():
         of = f" of {record.record_name}" if len(bundle.records) > 1 else ""
+        if record.record_name in bounded:
+            yield from map(_table, roofs.details(bounded[record.record_name], of))
         yield from _of_record(record, of)
         if record.commands:
             yield commands(record, of)
-
-
-def commands(record: Record, of: str) -> Listing:
-    """Return the commands of a record, for a shell in the folder where the bundle was unpacked.
-
-    The input is made by our own words, from typed values alone. Commands that this kit would not give
-    for the record's settings are pointed out: whoever made the bundle may have written them.
-    """
-    lines = [shlex.join(["cd", f"records/{record.record_name}/case"])]
-    lines += [shlex.join(["python3", "-c", code]) for code in _input_code(record)]
-    lines += [shlex.join(command.argv) for command in record.commands]
-    known = _known_commands(record)
-    if any(command not in known for command in record.commands):
-        lines.insert(0, "# this kit gives other commands for these settings: read before you run any")
-    title = f"Commands{of}, in the folder where the bundle was unpacked"
-    return Listing(title, tuple(safe(line, MAX_COMMAND_CHARACTERS) for line in lines))
-
-
-def _input_code(record: Record) -> Iterable[str]:
-    """Give the code that writes the first build's input, where the record describes one of the kit's own."""
-    layout = record.settings.planned.get("io_layout")
-    for source in record.model.inputs:
-        plain = len(source.shape) == 4 and source.dtype in models.DTYPES and layout in LAYOUTS
-        if plain and source.name == lowering.INPUT:
-            own = msgspec.structs.replace(source, layout=str(layout))
-            yield models.input_code(f"{record.protocol.seed}/0", own)
-
-
-def _known_commands(record: Record) -> tuple[Command, ...]:
-    """Return the commands that this kit gives for a record's settings; none where it can't give any."""
-    planned = record.settings.planned
-    if any(field.name not in planned for field in msgspec.structs.fields(Settings)):
-        return ()
-    try:
-        own = lowering.lower(
-            planned,
-            record.runtime.release.name,
-            record.runtime.device,
-            iterations=record.protocol.planned.iterations,
-        )
-    except (UsageError, ValueError):
-        # Somebody else's record may hold any value of the right type.
-        return ()
-    return own.commands if isinstance(own, lowering.Commands) else ()
 
 
 def layers_table(layers: Sequence[Layer], title: str) -> Table:
@@ -580,6 +517,10 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
     if record.layers:
         yield layers_table(record.layers, f"Layers{of}")
     yield Table(f"Not known{of}", ("field", "why"), _rows(*((m.what, m.reason) for m in record.missing)))
+
+
+def _table(part: roofs.Part) -> Table:
+    return Table(part.title, part.columns, _rows(*part.rows))
 
 
 def _rows(*rows: Sequence[str]) -> tuple[tuple[str, ...], ...]:

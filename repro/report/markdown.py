@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from repro.report.content import Listing, Report
+from repro.report.comparison import Account
+from repro.report.content import Report, Table
+from repro.report.listing import Listing
 
 # The dot after www alone makes a link on GitHub.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@$:/-]|(?<=www)\.)", re.IGNORECASE)
@@ -20,17 +22,44 @@ def render(report: Report) -> str:
     lines = ["|  |  |", "|---|---|"]
     lines += [f"| **{escape(row.label)}** | {escape(row.text)} |" for row in report.card]
     for part in report.details:
-        if not part.rows:
-            continue
-        lines += ["", f"### {escape(part.title)}", ""]
-        if isinstance(part, Listing):
-            # Longer than any run of backticks in it, so that nothing in it ends the block.
-            longest = max(map(len, re.findall(r"`+", "\n".join(part.rows))), default=0)
-            fence = "`" * max(3, longest + 1)
-            lines += [fence, *part.rows, fence]
-            continue
-        lines += [_row(part.columns), "|" + "---|" * len(part.columns), *map(_row, part.rows)]
+        lines += _table(part)
     return "\n".join(lines) + "\n"
+
+
+def comparison(account: Account) -> str:
+    """Return a comparison as Markdown: the verdicts, then what they rest on, folded away."""
+    lines = [f"### {escape(account.title)}", ""]
+    if account.stamp:
+        lines += [f"**{escape(account.stamp)}**", ""]
+    if account.series:
+        lines += [*_table(account.series), ""]
+    for told in account.told:
+        what = f"{told.what}, {' → '.join(told.sides)}" if account.series else told.what
+        lines += [f"**{escape(what)}: {escape(told.verdict)}**  ", escape(told.sentence), ""]
+        lines += [*(f"- {escape(finding)}" for finding in told.findings), ""]
+        lines += ["|  |  |  |", "|---|---|---|"]
+        sides = zip("AB", told.times, strict=True)
+        lines += [_row((side, row.label, row.text)) for side, row in sides]
+        lines += ["", "<details><summary>What it rests on</summary>"]
+        for part in told.tables:
+            lines += _table(part)
+        lines += ["", "</details>", ""]
+    for part in account.tables:
+        lines += _table(part)
+    lines += ["", *(f"- {escape(note)}" for note in account.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(part: Table | Listing) -> list[str]:
+    if not part.rows:
+        return []
+    if isinstance(part, Listing):
+        # Longer than any run of backticks in it, so that nothing in it ends the block.
+        longest = max(map(len, re.findall(r"`+", "\n".join(part.rows))), default=0)
+        fence = "`" * max(3, longest + 1)
+        return ["", f"### {escape(part.title)}", "", fence, *part.rows, fence]
+    head = [_row(part.columns), "|" + "---|" * len(part.columns)]
+    return ["", f"### {escape(part.title)}", "", *head, *map(_row, part.rows)]
 
 
 def _row(cells: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -13,11 +14,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.bundle import Inspection
+from repro.diagnose import Finding
 from repro.doctor import Line
-from repro.report.content import LABEL_COLUMNS, Listing, Report, Row, Table
-from repro.report.text import seconds
+from repro.report.comparison import Account
+from repro.report.content import LABEL_COLUMNS, Report, Row, Table
+from repro.report.listing import Listing
+from repro.report.text import safe, seconds
 from repro.worker import Progress
 
+SHORT_COLUMNS = 15
+"""Cells that are no longer are not broken, where others of the row can be."""
+MOODS = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow"}
 PHASES = {
     "prepare": "preparing inputs",
     "build": "building",
@@ -40,22 +47,59 @@ def show_report(console: Console, report: Report) -> None:
     """Print the card, then the details."""
     show_card(console, report.card)
     for part in report.details:
-        if not part.rows:
-            continue
-        if isinstance(part, Listing):
-            console.print()
-            console.print(Text(part.title, style="bold"))
-            for line in part.rows:
-                console.print(Text(line), soft_wrap=True)
-            continue
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
-        for column in part.columns:
-            table.add_column(Text(column), overflow="fold")
-        for row in part.rows:
-            table.add_row(*(Text(cell) for cell in row))
+        if part.rows:
+            show_table(console, part)
+
+
+def show_table(console: Console, part: Table | Listing) -> None:
+    """Print a table with its title, or lines to copy."""
+    if isinstance(part, Listing):
         console.print()
         console.print(Text(part.title, style="bold"))
-        console.print(table)
+        for line in part.rows:
+            console.print(Text(line), soft_wrap=True)
+        return
+    table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
+    for i, column in enumerate(part.columns):
+        short = max(len(row[i]) for row in part.rows) <= SHORT_COLUMNS
+        table.add_column(Text(column), overflow="fold", no_wrap=short)
+    for row in part.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print()
+    console.print(Text(part.title, style="bold"))
+    console.print(table)
+
+
+def show_verdicts(console: Console, account: Account) -> None:
+    """Print the verdicts, each with its reason and the times of both sides."""
+    if account.stamp:
+        console.print(Text(account.stamp, style="bold red"), soft_wrap=True)
+    if account.series:
+        show_table(console, account.series)
+        console.print()
+    for told in account.told:
+        what = f"{told.what} {' → '.join(told.sides)}" if account.series else told.what
+        console.print(Text(what, style="bold"), Text(told.verdict.upper(), style=MOODS[told.mood]))
+        for text in (told.sentence, *told.findings):
+            console.print(Text(f"  {text}"), soft_wrap=True)
+        if not account.series:
+            width = max(len(row.label) for row in told.times)
+            for side, row in zip("AB", told.times, strict=True):
+                console.print(Text(f"  {side}  {row.label:<{width}}  {row.text}"), soft_wrap=True)
+
+
+def show_comparison(console: Console, account: Account) -> None:
+    """Print the verdicts, then what they rest on."""
+    show_verdicts(console, account)
+    # Of several sides the details would fill screens; the page and JSON have them.
+    for told in () if account.series else account.told:
+        for part in told.tables:
+            show_table(console, msgspec.structs.replace(part, title=f"{told.what} · {part.title}"))
+    for part in account.tables:
+        show_table(console, part)
+    console.print()
+    for note in account.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
 def show_tables(console: Console, tables: Sequence[Table]) -> None:
@@ -70,6 +114,20 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
         console.print(Text(f"{name.capitalize():<12}{finding.text}"), soft_wrap=True)
     if inspection.bundle_id:
         console.print(Text(f"{'Id':<12}{inspection.bundle_id}"), soft_wrap=True)
+
+
+def show_findings(console: Console, found: Sequence[Finding]) -> None:
+    """Print what was diagnosed: each finding with its evidence and the next experiment."""
+    colours = {"proven": "bold", "supported": "bold yellow", "possible": "bold dim"}
+    for each in found:
+        label = (f"{each.strength:<10}", colours[each.strength])
+        console.print(Text.assemble(label, safe(each.says, 400), f"  [{each.rule}]"), soft_wrap=True)
+        for one in each.evidence:
+            text = f"{safe(one.what)}: {safe(one.value)} ({safe(one.where)})"
+            console.print(Text(f"{'':<10}{text}", style="dim"), soft_wrap=True)
+        console.print(Text(f"{'':<10}next: {safe(each.next, 400)}"), soft_wrap=True)
+    if not found:
+        console.print("nothing that a rule knows")
 
 
 def show_lines(console: Console, lines: Sequence[Line]) -> None:

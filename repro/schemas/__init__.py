@@ -7,9 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from repro.schema import Record, ResolvedCase, Statement
+from repro.schema import Comparison, Record, ResolvedCase, Statement
 
-FILES = {"record.v1.json": Record, "statement.v1.json": Statement, "case.v1.json": ResolvedCase}
+FILES = {
+    "record.v1.json": Record,
+    "statement.v1.json": Statement,
+    "case.v1.json": ResolvedCase,
+    "comparison.v1.json": Comparison,
+}
 FOLDER = Path(__file__).parent
 
 

@@ -127,7 +127,8 @@ def _row(path: Path, number: int, entry: dict[str, Any]) -> ProfileRow:
 
 
 # A name may hold quotes and backslashes; what follows it can't be a part of it.
-_ROW = re.compile(r'\s*,?\s*\{ *"name" *: *"(.*)", *"timeMs" *: *(.*)\}\s*')
+_NAME = re.compile(r'\s*,?\s*\{ *"name" *: *"')
+_BEHIND_NAME = re.compile(r'", *$')
 _FIELD = re.compile(r'"(\w+)" *: *("[^"]*"|[^,\s]+)')
 
 
@@ -136,9 +137,11 @@ def _unescaped(path: Path, content: str) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     lines = content.splitlines()
     for number, line in enumerate(lines, 1):
-        if match := _ROW.fullmatch(line):
-            fields = dict(_FIELD.findall(f'"timeMs" : {match[2]}'))
-            entries.append({"name": match[1], **fields})
+        begin, end = _NAME.match(line), line.rfind('"timeMs"')
+        quote = _BEHIND_NAME.search(line[begin.end() if begin else 0 : max(end, 0)][-100:])
+        if begin and quote and line.rstrip().endswith("}"):
+            name = line[begin.end() : end - len(quote[0])]
+            entries.append({"name": name, **dict(_FIELD.findall(line[end:].rstrip().rstrip("}")))})
         elif '"count"' in line:
             entries.append(dict(_FIELD.findall(line)))
         elif line.strip() not in ("[", "]", ""):

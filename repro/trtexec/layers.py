@@ -7,6 +7,7 @@ form, by lines of a verbose build, and with its time only in the profile.
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -33,6 +34,15 @@ _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _WIDTHS = {"two": 2, "four": 4, "eight": 8, "sixteen": 16, "thirty-two": 32}
 _VECTORIZED = re.compile(r"(\S+) wide channel vectorized row major", re.IGNORECASE)
 _MULTIPLE = re.compile(r"where (?:channel|C) % (\d+) == 0", re.IGNORECASE)
+_TENSOR = re.compile(r"\((\w+\[[\d:,\- ]*\])\)")
+_DESCRIBED = re.compile(
+    r"Dimensions: \[([\d,\- ]*)\](?:, Format(?:/Datatype)?: ([^,}]*))?(?:, Data[Tt]ype: ([^,}]*))?"
+)
+_SIZE = re.compile(r"-?\d{1,15}")
+_TACTIC_NAME = re.compile(r"TacticName: ([^,]+)")
+_TACTIC_VALUE = re.compile(r"TacticValue: ([^,\s]+)")
+MAX_ROWS = 10_000
+MAX_NAME_CHARACTERS = 2_000
 
 
 class ProfileRow(msgspec.Struct, frozen=True):
@@ -97,18 +107,96 @@ def brief(words: str) -> LayerTensor | None:
     match = _BRIEF.fullmatch(words.strip())
     if not match or match[1].lower() not in _TYPES:
         return None
-    width: str | None = None
-    dims = []
-    for part in filter(None, match[2].split(",")):
-        size, _, vector = part.partition(":")
-        width = vector or width
-        dims.append(int(size))
-    return LayerTensor(_TYPES[match[1].lower()], _BY_WIDTH.get(width or ""), tuple(dims))
+    parts = [part.partition(":") for part in match[2].split(",") if part]
+    width = next((vector for _, _, vector in parts if vector), "")
+    return LayerTensor(
+        _TYPES[match[1].lower()], _BY_WIDTH.get(width), _dims(",".join(size for size, _, _ in parts))
+    )
+
+
+def _dims(text: str) -> tuple[int, ...] | None:
+    sizes = [size.strip() for size in text.split(",") if size.strip()]
+    return tuple(map(int, sizes)) if all(map(_SIZE.fullmatch, sizes)) else None
 
 
 def is_reformat(name: str, kind: str | None) -> bool:
     """Return whether a layer only moves or re-arranges data."""
     return kind in ("Reformat", "NoOp") or name.startswith(("Reformatting CopyNode", "__myl_Tran"))
+
+
+def of_build(text: str) -> Layer | None:
+    """Return the layer of a line `Layer(KIND): NAME, Tactic: T, in (Half[…]) -> out (Half[…])`, or `None`."""
+    head, _, rest = text.partition("): ")
+    name, told, rest = rest.partition(", Tactic: ")
+    tactic, _, tensors = rest.partition(", ")
+    if not told or not head.startswith("Layer("):
+        return None
+    kind = head.removeprefix("Layer(")
+    ends = tensors.rpartition(" -> ")
+    before, after = (tuple(filter(None, map(brief, _TENSOR.findall(end)))) for end in (ends[0], ends[2]))
+    return Layer(name, kind, tactic or None, before, after, is_reformat(name, kind))
+
+
+def of_text(text: str) -> Layer | None:
+    """Return the layer of the inspector's text form, `Name: …, LayerType: …, Inputs: […], …`, or `None`."""
+    name, _, rest = text.partition(", LayerType: ")
+    kind, _, rest = rest.partition(", Inputs: [")
+    inputs, told, rest = rest.partition("], Outputs: [")
+    if not told or not name.startswith("Name: "):
+        return None
+    outputs, _, rest = rest.partition("}]")
+    tactic = _TACTIC_NAME.search(rest) or _TACTIC_VALUE.search(rest)
+    name = name.removeprefix("Name: ")
+    before, after = (
+        tuple(tensor(words, kind, _dims(dims)) for dims, words, kind in _DESCRIBED.findall(end))
+        for end in (inputs, outputs)
+    )
+    return Layer(name, kind, tactic[1].strip() if tactic else None, before, after, is_reformat(name, kind))
+
+
+class Table:
+    """The table of layers of a profiled run, in either order of its columns."""
+
+    def __init__(self, iterations: int) -> None:
+        self._iterations = iterations
+        self._order: Literal["name_first", "time_first"] | None = None
+        self._medians = True
+        self.rows: list[ProfileRow] = []
+        self._total: ProfileRow | None = None
+
+    def row(self, text: str) -> bool:
+        """Take a line; return whether it is of the table."""
+        if self._order is None:
+            cells = text.split()
+            if not cells or "Layer" not in (cells[0], cells[-1]):
+                return False
+            self._order = "name_first" if cells[0] == "Layer" else "time_first"
+            self._medians = "Median" in text
+            return True
+        if self._total is not None or len(self.rows) >= MAX_ROWS:
+            return False
+        numbers = 4 if self._medians else 3
+        if self._order == "name_first":
+            name, *cells = text.strip().rsplit(None, numbers)
+        else:
+            *cells, name = text.split(None, numbers)
+        try:
+            values = [float(cell) for cell in cells]
+        except ValueError:
+            return False
+        if len(values) != numbers or not all(value - value == 0 for value in values):
+            return False
+        median = values[2] if self._medians else None
+        row = ProfileRow(name.strip()[:MAX_NAME_CHARACTERS], values[0], values[1], median, values[-1])
+        if row.name == "Total":
+            self._total = row
+        else:
+            self.rows.append(row)
+        return True
+
+    def profile(self) -> Profile:
+        """Return what was taken."""
+        return Profile(self._iterations, tuple(self.rows), self._total, self._order)
 
 
 def timed(layers: Iterable[Layer], profile: Profile) -> tuple[Layer, ...]:
@@ -117,19 +205,21 @@ def timed(layers: Iterable[Layer], profile: Profile) -> tuple[Layer, ...]:
     Of layers that share a name, the first takes the first row of that name, and so on. A time is the
     median where the release gives one, else the mean.
     """
-    left: dict[str, list[ProfileRow]] = {}
+    rows: defaultdict[str, deque[ProfileRow]] = defaultdict(deque)
     for row in profile.rows:
-        left.setdefault(row.name, []).append(row)
-    found = []
+        rows[row.name].append(row)
+    found, taken = [], Counter[str]()
     for layer in layers:
-        rows = left.get(layer.name)
-        found.append(msgspec.structs.replace(layer, time_ns=_time_ns(rows.pop(0))) if rows else layer)
+        if own := rows.get(layer.name):
+            taken[layer.name] += 1
+            layer = msgspec.structs.replace(layer, time_ns=_time_ns(own.popleft()))
+        found.append(layer)
     for row in profile.rows:
-        if left[row.name]:
-            left[row.name].remove(row)
-            found.append(
-                Layer(row.name, None, is_reformat=is_reformat(row.name, None), time_ns=_time_ns(row))
-            )
+        if taken[row.name]:
+            taken[row.name] -= 1
+        else:
+            reformat = is_reformat(row.name, None)
+            found.append(Layer(row.name, None, is_reformat=reformat, time_ns=_time_ns(row)))
     return tuple(found)
 
 

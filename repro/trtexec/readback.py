@@ -15,9 +15,14 @@ from repro.schema import Effective, Layer, LayerTensor, Scalar
 
 _FLOATS = frozenset({"fp32", "fp16", "bf16", "fp8"})
 _SWITCH = {"enabled": True, "disabled": False}
-_DURATION = re.compile(r"([\d.e+-]+)s \(\+ ([\d.e+-]+)ms warm up\)")
-GRAPH_LOST = re.compile(r"--useCudaGraph flag has been ignored|CUDA graph capture failed", re.IGNORECASE)
-"""What trtexec says, up to 10.x and from 11.0 on, when it goes on without the CUDA graph asked for."""
+_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d\d)?)"
+_DURATION = re.compile(rf"{_NUMBER}s \(\+ {_NUMBER}ms warm up\)")
+_LEVEL = re.compile(r"\d{1,9}")
+GRAPH_LOST = re.compile(
+    r"--useCudaGraph flag has been ignored|CUDA graph capture failed|not permitted under CUDA graph capture",
+    re.IGNORECASE,
+)
+"""What trtexec says when it goes on without the CUDA graph: up to 10.x, from 11.0 on, and in both."""
 
 
 def of_build(
@@ -33,7 +38,7 @@ def of_build(
         "sparsity": Effective(_SWITCH.get(echo.get("Sparsity", "").lower()), "echo"),
         "optimization_level": Effective(None, "assumed")
         if level is None
-        else Effective(None if level == "-1" else int(level), "echo"),
+        else Effective(int(level) if _LEVEL.fullmatch(level) else None, "echo"),
     }
 
 
@@ -63,10 +68,12 @@ def of_run(
 
 def _precision(layers: Sequence[Layer], said: str, planned: Scalar | None) -> Effective:
     """Return the one type of all layers that compute, `mixed`, or what was said where layers tell none."""
+    computing = [layer for layer in layers if not layer.is_reformat]
+    if planned == "int8" and any(tensor.dtype == "int8" for layer in computing for tensor in layer.inputs):
+        return Effective("int8", "graph")
     found = {
         tensor.dtype
-        for layer in layers
-        if not layer.is_reformat
+        for layer in computing
         for tensor in (*layer.inputs, *layer.outputs)
         if tensor.dtype in _FLOATS
     }

@@ -14,7 +14,7 @@ import pytest
 from repro import gather, images, places, plan
 from repro.containers import Engine
 from repro.launch import docker, options
-from repro.places import Asked, Where
+from repro.places import Where
 from repro.plan import Request
 from repro.schema import Job
 from repro.worker import Progress
@@ -31,9 +31,17 @@ def made(
     """Give a place, a job and its work folder."""
     cpu(RELEASE)
     monkeypatch.setenv(images.STANDIN_SWITCH, "1")
-    where = places.choose(Asked(device="cpu", release=RELEASE, place="docker"))
-    request = Request(case="tiny", cases_folder=CASES, duration_s=20.0, timeout_build_s=2, timeout_run_s=2)
-    job, experiments = plan.make(request, where)
+    request = Request(
+        case="tiny",
+        cases_folder=CASES,
+        device="cpu",
+        release=RELEASE,
+        place="docker",
+        duration_s=20.0,
+        timeout_build_s=2,
+        timeout_run_s=2,
+    )
+    job, experiments, where = plan.make(request)
     plan.write_job(job, experiments, (), tmp_path / "job")
     yield where, job, tmp_path
     assert where.engine is not None

@@ -168,3 +168,42 @@ def test_work_folders_and_keys_are_the_owners_alone(
     assert oct((config_home / "signing_key").stat().st_mode & 0o777) == "0o600"
     assert oct((config_home / "pseudonym.key").stat().st_mode & 0o777) == "0o600"
     assert (config_home / "signing_key.pub").read_text().split()[2:] == []
+
+
+def test_the_work_is_in_the_json_as_whole_numbers(run_case: Call, call: Call, tmp_path: Path) -> None:
+    run_case("tiny")
+    shown = json.loads(call("show", bundle_of(tmp_path), "--json").stdout)
+    (record,) = shown["records"].values()
+    flop = record["work"]["flop"]
+    assert isinstance(flop, int)
+    assert flop == 2 * 2 * 24 * 20 * 4 * 4 * 9
+
+
+def test_a_bundle_is_diagnosed_and_shown_as_a_page(run_case: Call, call: Call, tmp_path: Path) -> None:
+    run_case("tiny:base,half")
+    path = bundle_of(tmp_path)
+    done = call("diagnose", path, "--json")
+    assert done.returncode == 0
+    assert isinstance(json.loads(done.stdout), list)
+    assert call("show", path, "--html", "page.html").returncode == 0
+    assert "<h2>Findings</h2>" in (tmp_path / "page.html").read_text()
+    done = call("show", path, "--html", "nowhere/page.html")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_case_is_diagnosed_before_any_run(call: Call) -> None:
+    done = call("diagnose", "conv16")
+    assert done.returncode == 0
+    proven = [line for line in done.stdout.splitlines() if line.startswith("proven")]
+    assert any(line.endswith("[sparse_peak]") for line in proven)
+    assert any("its figures give 6.74 %, and it says 5.46 %" in line for line in proven)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [("no-such", 2, "repro: unknown case 'no-such'"), ("nowhere.zip", 1, "repro: "), ("", 2, "repro: ")],
+)
+def test_what_can_not_be_diagnosed_is_one_line(call: Call, name: str, code: int, says: str) -> None:
+    done = call("diagnose", *([name] if name else []))
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert done.stderr.startswith(says)

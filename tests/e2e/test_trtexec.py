@@ -20,7 +20,7 @@ from repro.bundle import archive
 from repro.schema import ErrorSeen, Record
 from repro.trtexec import exports, readback
 from tests import standin
-from tests.e2e.conftest import Call, Finished, bundle_of
+from tests.e2e.conftest import CASES, Call, Finished, bundle_of
 from tests.e2e.test_run import record_of
 
 pytestmark = pytest.mark.needs("ssh-keygen", "linux")
@@ -115,7 +115,7 @@ def test_the_samples_are_the_exported_times(engine: Measure, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("release", ["8.5.2", "11.1.0"])
-@pytest.mark.parametrize("variant", ["hwc8", "chw16", "other"])
+@pytest.mark.parametrize("variant", ["hwc8", "chw16", "int8", "other"])
 def test_layouts_and_modes_are_read_back(engine: Measure, tmp_path: Path, release: str, variant: str) -> None:
     done = engine(release, f"engine:{variant}")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -257,6 +257,61 @@ def test_without_being_asked_the_verbose_log_stays(engine: Measure, tmp_path: Pa
         assert not any(
             b"Timing Runner" in zipped.read(name) for name in zipped.names if name.endswith(".txt")
         )
+
+
+def measured_on(engine: Measure, folder: Path, release: str, *more: str, **scenario: Any) -> Path:
+    """Return the bundle of three builds on a release, in a folder of its own."""
+    before = set((folder / "bundles").glob("*.zip"))
+    done = engine(release, *(more or ("engine",)), "--builds", "3", scenario={"seed": 7, **scenario})
+    assert done.returncode == 0, done.stderr
+    (path,) = set((folder / "bundles").glob("*.zip")) - before
+    return path
+
+
+@pytest.mark.parametrize(("old", "new"), [("8.5.2", "8.6.1"), ("10.3.0", "10.16.1")])
+def test_two_releases_are_compared(engine: Measure, call: Call, tmp_path: Path, old: str, new: str) -> None:
+    a = measured_on(engine, tmp_path, old)
+    b = measured_on(engine, tmp_path, new, modes=[1.3])
+    done = call("compare", a, b)
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.startswith("STAND-IN")
+    assert "SLOWER (THESE SESSIONS)" in done.stdout
+    assert "+30" in done.stdout
+
+
+def test_releases_that_know_other_typings_are_compared_where_the_case_asks_for_one_that_both_know(
+    engine: Measure, call: Call, tmp_path: Path
+) -> None:
+    weak = [measured_on(engine, tmp_path, release) for release in ("10.16.1", "11.1.0")]
+    done = call("compare", *weak)
+    assert done.returncode == 4
+    assert "NOT COMPARABLE" in done.stdout
+    assert "typing" in done.stdout
+    strong = [measured_on(engine, tmp_path, release, "engine:other") for release in ("10.16.1", "11.1.0")]
+    done = call("compare", *strong)
+    assert done.returncode in (0, 1, 3), done.stdout
+
+
+def test_two_variants_alternate_on_engines_that_outlive_their_processes(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STANDIN_SWITCH, "1")
+    monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "8.5.2", seed=7)))
+    places = ("--cases", CASES, "--output", tmp_path / "bundles", "--work", tmp_path / "work")
+    quick = ("--device", "x86", "--rounds", "2", "--duration", "0.05s", "--iterations", "20")
+    done = call("ab", "engine", "engine:hwc8", *places, *quick)
+    assert done.returncode in (0, 1, 3), done.stderr
+    a, b = bundle.read(bundle_of(tmp_path)).records.values()
+    rounds: dict[int, str] = {}
+    for turn in a.protocol.order:
+        rounds[turn.round] = rounds.get(turn.round, "") + str(turn.arm)
+        assert (turn.run is None) is (turn.round == 0), "all is built first"
+    assert sorted(rounds.pop(0)) == ["A", "A", "B", "B"]
+    assert sorted(rounds.values()) == ["ABBA", "BAAB"]
+    for record in (a, b):
+        assert sorted(run.id for run in record.runs) == ["b0r0", "b0r1", "b1r0", "b1r1"]
+        assert record.commands
+    assert "over 2 rounds" in call("compare", bundle_of(tmp_path)).stdout
 
 
 @pytest.mark.needs("unzip")

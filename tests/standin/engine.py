@@ -75,7 +75,15 @@ def build(options: Options) -> Engine:
     )
     types = network.inputs[0].dtype
     half = any(name in options for name in ("--fp16", "--best"))
-    precision = SCENARIO.precision or (types if options.strong else "fp16" if half else "fp32")
+    plain = types if options.strong else "fp16" if half else "fp32"
+    precision = SCENARIO.precision or ("int8" if network.quantised else plain)
+    if network.quantised and not options.strong and not {"--int8", "--best"} & options.values.keys():
+        log(
+            "Error Code 4: Internal Error (Int8 precision has been set for a layer or layer output, but int8 is not configured in the builder)",
+            "E",
+            library=True,
+        )
+        fail("Engine could not be created from network", "Building engine failed", "Engine set up failed")
     ends = []
     for name, tensor in (("--inputIOFormats", network.inputs[0]), ("--outputIOFormats", network.outputs[0])):
         kind, layout = (options.formats(name) or [(None, "chw")])[0]

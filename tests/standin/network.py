@@ -92,6 +92,11 @@ class Network:
             for values in (self.model.graph.input, self.model.graph.output)
         )
 
+    @property
+    def quantised(self) -> bool:
+        """Tell whether the graph has Q/DQ nodes."""
+        return any(node.op_type == "QuantizeLinear" for node in self.model.graph.node)
+
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Return the outputs in the model's own types."""
         import onnxruntime as ort
@@ -110,6 +115,8 @@ class Network:
         """
         groups: list[list[Any]] = []
         for node in self.model.graph.node:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                continue  # Fused into its neighbours.
             if groups and node.op_type in ("Relu", "Add"):
                 groups[-1].append(node)
             else:
@@ -151,8 +158,10 @@ class Network:
 
     def _channels(self, node: Any, otherwise: int) -> int:
         """Return the channels that a convolution gives."""
+        weights = node.input[1] if node.op_type == "Conv" else ""
+        grids = {each.output[0]: each.input[0] for each in self.model.graph.node if each.input}
         for tensor in self.model.graph.initializer:
-            if node.op_type == "Conv" and tensor.name == node.input[1]:
+            if tensor.name == grids.get(weights, weights):
                 return int(tensor.dims[0])
         return otherwise
 

@@ -12,7 +12,7 @@ import pytest
 
 from repro import cases
 from repro.cases import Case
-from repro.errors import ExitCode, UsageError
+from repro.errors import ExitCode, ReproError, UsageError
 from repro.schema import ConvStack
 from tests.conftest import ROOT
 
@@ -276,6 +276,89 @@ def test_a_variant_is_named_once(text: str) -> None:
         cases.parse(text)
 
 
+# --- sets ---------------------------------------------------------------------------------------
+
+SETS = '[sets]\ncore = ["wide"]\n"sweep:width" = ["wide", "half"]\n[variants.wide]'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("core", ("wide",)),
+        ("sweep:width", ("wide", "half")),
+        ("all", (None, "wide", "half")),
+        ("half", ("half",)),
+        ("base,half", (None, "half")),
+    ],
+)
+def test_variants_are_named_by_set_or_one_by_one(
+    tmp_path: Path, text: str, expected: tuple[str | None, ...]
+) -> None:
+    assert cases.select(made(tmp_path, "[variants.wide]", SETS), text) == expected
+
+
+def test_a_set_of_no_case_is_told_with_the_nearest(tmp_path: Path) -> None:
+    case = made(tmp_path, "[variants.wide]", SETS)
+    (name,) = cases.select(case, "coer")
+    with pytest.raises(UsageError, match="did you mean core"):
+        cases.resolve(case, name)
+
+
+def test_a_set_names_variants_of_its_case(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sets.core names 'other', which is no variant"):
+        made(tmp_path, "[variants.wide]", SETS.replace('core = ["wide"]', 'core = ["other"]'))
+
+
+def test_no_variant_can_take_the_name_of_them_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no variant can be called 'all'"):
+        made(tmp_path, "[variants.wide]", "[variants.all]")
+
+
+def test_the_shipped_case_has_the_sets_that_its_readers_ask_for() -> None:
+    case = cases.load("conv16")
+    assert case.sets["core"] == ("chw", "hwc8", "c64x4", "graph")
+    assert len(case.sets["sweep:channels"]) == 10
+    asked = """chw hwc8 chw16 chw32 fp32 tf32 int8 sparse dense24 c3 c8 c16 c24 c32 c48 c64 c96 c128 c256
+        c16x16 c64x4 c16to32 k1 k5 graph nobias hd 4k"""
+    assert set(asked.split()) <= set(case.variants)
+    assert all(variant.question for variant in case.variants.values())
+    assert cases.resolve(case, "sparse").model == cases.resolve(case, "dense24").model
+    assert cases.resolve(case, "sparse").settings.sparsity
+    for name in ("chw", "c16"):
+        assert digest(case, name) == digest(case)
+
+
+def test_sparse_weights_need_fours(tmp_path: Path) -> None:
+    case = made(tmp_path, "bias = true", 'bias = true\nweights = "2:4"')
+    assert cases.resolve(case, None).ref.digest != digest(made(tmp_path / "b"))
+    odd = made(tmp_path / "c", "channels = [4, 4, 4]", 'channels = [6, 4, 4]\nweights = "2:4"')
+    with pytest.raises(UsageError, match="multiples of 4"):
+        cases.resolve(odd, None)
+
+
+# --- publishing ---------------------------------------------------------------------------------
+
+
+def test_a_version_is_published_once_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    case = made(tmp_path)
+    assert cases.lock(case, path) == ("made@3", "made@3:wide", "made@3:half")
+    published = path.read_text()
+    assert cases.lock(case, path) == ()
+    with pytest.raises(UsageError, match="made@3 is published as another experiment: give the case a new"):
+        cases.lock(made(tmp_path, "height = 12", "height = 14"), path)
+    assert path.read_text() == published
+    new = made(tmp_path, "version = 3", "version = 4")
+    assert cases.lock(new, path) == ("made@4", "made@4:wide", "made@4:half")
+    assert json.loads(published).items() <= json.loads(path.read_text()).items()
+
+
+def test_a_lock_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lock.json").write_text("[]")
+    with pytest.raises(ReproError, match="can't read"):
+        cases.lock(made(tmp_path), tmp_path / "lock.json")
+
+
 # --- digest -------------------------------------------------------------------------------------
 
 
@@ -289,7 +372,6 @@ def digest(case: Case, variant: str | None = None) -> str:
         ('title = "A made-up case"', 'title = "Another title"'),
         ('question = "Is it?"', 'question = "Is it not?"'),
         ('source = "nowhere"', 'source = "elsewhere"'),
-        ('share = "full"', 'share = "none"'),
         ("[variants.wide]", "[variants.broad]"),
         ('question = "And when it is wider?"', 'question = "?"'),
         ("error = 1e-5", "error = 1e-4"),
@@ -370,3 +452,48 @@ def test_the_lock_is_sorted_and_well_formed() -> None:
         assert re.fullmatch(r"[a-z0-9._-]+@[1-9]\d*(:[a-z0-9._-]+)?", name)
         assert re.fullmatch(r"[0-9a-f]{64}", value)
     assert locked["conv16@1"] == "91a6a9719ce546e27d9a1ec3883a2fe84e9d2d2433ae5670029c9b9a16a40a68"
+
+
+# --- settings on top ----------------------------------------------------------------------------
+
+
+def test_settings_on_top_make_another_experiment_of_the_same_model() -> None:
+    case = cases.load("conv16")
+    plain = cases.resolve(case, "hwc8")
+    changed = cases.resolve(case, "hwc8", {"l2": "flush", "cuda_graph": "true", "optimization_level": "4"})
+    assert (changed.settings.l2, changed.settings.cuda_graph) == ("flush", True)
+    assert changed.settings.optimization_level == 4
+    assert changed.settings.io_layout == "hwc8"
+    assert changed.model_digests == plain.model_digests
+    assert changed.ref.digest != plain.ref.digest
+
+
+def test_no_settings_on_top_change_nothing() -> None:
+    case = cases.load("conv16")
+    plain = cases.resolve(case, None)
+    assert cases.resolve(case, None, {}).ref == plain.ref
+    assert cases.resolve(case, None, plain.settings).ref == plain.ref
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precsion": "fp16"}, "unknown setting 'precsion': did you mean precision"),
+        ({"precision": "fp13"}, "can't have this value"),
+        ({"warm_up_ms": "-1"}, "can't have this value"),
+        ({"cuda_graph": "maybe"}, "can't have this value"),
+        ({"duration_s": "1"}, "unknown setting 'duration_s'"),
+    ],
+)
+def test_settings_that_are_none_are_told(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        cases.resolve(cases.load("conv16"), None, changes)
+
+
+def test_a_shipped_module_is_the_one_of_its_case_under_any_settings() -> None:
+    case = cases.load("conv16")
+    changed = cases.resolve(case, None, {"l2": "flush"})
+    assert cases.module(changed.ref, changed.settings).name == "model.py"
+    foreign = msgspec.structs.replace(changed.ref, digest="0" * 64)
+    with pytest.raises(UsageError, match="is not one that this kit ships"):
+        cases.module(foreign, changed.settings)

@@ -563,6 +563,59 @@ def test_a_tensor_of_unknown_size_is_left_to_the_library() -> None:
     assert (verdict.method, verdict.ok) == ("same_library", True)
 
 
+QUANTISED = ConvStack("check", 1, 20, 17, (4, 8, 4), 3, True, quantised=True)
+
+
+def test_a_quantised_net_is_rounded_as_its_graph_says() -> None:
+    model = models.build(QUANTISED, "fp32")
+    source_spec, spec = models.tensors(QUANTISED, "fp32")
+    source = models.inputs("1/0", source_spec)
+    result = onnxruntime.unoptimised(model, source)
+    right = check.output(model, source, result, spec, 1e-6, seed=SEED, library=no_library)
+    assert (right.ok, right.method) == (True, "fp64_at_sampled_positions")
+    # Without rounding it would be another net.
+    plain = models.build(msgspec.structs.replace(QUANTISED, quantised=False), "fp32")
+    other = onnxruntime.unoptimised(plain, source)
+    assert not check.output(model, source, other, spec, 2e-3, seed=SEED, library=no_library).ok
+
+
+def _quantised_by(scale: Any, zero: Any) -> bytes:
+    value = helper.make_tensor_value_info
+    constants = {"scale": np.asarray(scale, np.float32), "zero": np.asarray(zero)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["output"]),
+        ],
+        "quantised",
+        [value("input", TensorProto.FLOAT, [1, 2, 6, 6])],
+        [value("output", TensorProto.FLOAT, [1, 2, 6, 6])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@pytest.mark.parametrize("zero", [np.int8(0), np.int8(-7), np.uint8(100)], ids=str)
+def test_rounding_is_half_to_even_with_zero_point_and_saturation(zero: Any) -> None:
+    model = _quantised_by(0.25, zero)
+    # Halves of a step, and values beyond the range.
+    source = (np.arange(72, dtype=np.float32).reshape(1, 2, 6, 6) - 36) * np.float32(0.125)
+    source[0, 0, 0] *= 40
+    result = onnxruntime.unoptimised(model, source)
+    spec = TensorSpec("output", (1, 2, 6, 6), "fp32", "chw")
+    found = check.output(model, source, result, spec, 1e-7, seed=SEED, library=no_library)
+    assert (found.ok, found.error) == (True, 0.0)
+
+
+def test_a_scale_for_each_channel_has_no_rule() -> None:
+    model = _quantised_by([0.25, 0.5], np.zeros(2, np.int8))
+    source = np.ones((1, 2, 6, 6), np.float32)
+    spec = TensorSpec("output", (1, 2, 6, 6), "fp32", "chw")
+    found = check.output(model, source, source, spec, 1e-7, seed=SEED, library=lambda model, source: source)
+    assert found.method == "same_library"
+
+
 def test_an_output_whose_reference_is_zero_has_no_relative_error() -> None:
     zero = numpy_helper.from_array(np.zeros((8, 8, 3, 3), np.float32), "w")
     shape = (1, 8, 15, 13)

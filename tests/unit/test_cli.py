@@ -10,7 +10,7 @@ import pytest
 
 from repro.errors import ExitCode
 
-HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch")
+HEAVY = ("numpy", "onnx", "onnxruntime", "docker", "scipy", "rich", "torch", "jinja2", "matplotlib")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["verify", "--help"]])

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from repro import backends, devices, measure
+from repro import backends, devices, doctor, measure
 from repro.backends import cuda, onnxruntime, trtexec
+from repro.cli import cli
 from repro.errors import ExitCode, Unavailable, UsageError
+from repro.schema import ReleaseSeen
 
 
 def test_without_a_gpu_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,9 +19,11 @@ def test_without_a_gpu_auto_is_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert devices.choose("auto") == devices.DEVICES["cpu"] == devices.choose("cpu")
 
 
+GPU = cuda.Gpu("Made-up", "GPU-0", "8.7", 16, True, 4 << 20, 32 << 30, "12.6")
+
+
 def no_trtexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    gpu = cuda.Gpu("Orin", "GPU-0", "8.7", 16, True, 2**22, 2**35, "12.6")
-    monkeypatch.setattr(cuda, "look", lambda: gpu)
+    monkeypatch.setattr(cuda, "look", lambda: GPU)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("TRTEXEC", raising=False)
     monkeypatch.setattr(trtexec, "USUAL_PATH", tmp_path / "trtexec")
@@ -51,6 +56,66 @@ def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
     with pytest.raises(Unavailable, match="no NVIDIA driver"):
         devices.backend(devices.choose("x86"), name)
     assert devices.availability(devices.DEVICES["x86"]) == "there is no NVIDIA driver here"
+
+
+RELEASES = {
+    "trtexec": ReleaseSeen("trt-10.3.0.26", "10.3.0", cuda="12.5"),
+    "torch": ReleaseSeen("torch-2.9.0+cu126", "2.9.0", cuda="12.6"),
+    "onnxruntime": ReleaseSeen("ort-1.31.1", "1.31.1"),
+}
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(cuda, "look", lambda: GPU)
+    monkeypatch.setattr(trtexec, "is_standin", lambda: False)
+    for name, release in RELEASES.items():
+
+        def answer(*, gpu: bool, name: str = name, release: ReleaseSeen = release) -> ReleaseSeen:
+            if name not in names:
+                raise Unavailable(f"no {name} here")
+            return release
+
+        monkeypatch.setattr(backends.load(name), "release", answer)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "why_not"),
+    [
+        (["trtexec", "torch", "onnxruntime"], "trtexec", ""),
+        (["torch", "onnxruntime"], "torch", "trtexec: no trtexec here"),
+        (["onnxruntime"], "onnxruntime", "trtexec: no trtexec here; torch: no torch here"),
+        ([], None, "no trtexec here"),
+    ],
+)
+def test_the_best_backend_is_taken_and_what_better_ones_lack_is_told(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], chosen: str | None, why_not: str
+) -> None:
+    installed(monkeypatch, *names)
+    assert devices.standing(devices.DEVICES["x86"]) == (chosen, why_not)
+    if chosen:
+        assert devices.backend(devices.DEVICES["x86"]) == chosen
+    else:
+        with pytest.raises(Unavailable, match="no trtexec here"):
+            devices.backend(devices.DEVICES["x86"])
+
+
+def test_a_backend_that_the_driver_can_t_run_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RELEASES, "torch", ReleaseSeen("torch-2.11.0+cu130", "2.11.0", cuda="13.0"))
+    installed(monkeypatch, "torch", "onnxruntime")
+    chosen, why_not = devices.standing(devices.DEVICES["x86"])
+    assert chosen == "onnxruntime"
+    assert "torch: torch-2.11.0+cu130 needs CUDA 13, and the driver knows 12.6" in why_not
+
+
+def test_devices_and_doctor_say_what_measures_and_what_was_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed(monkeypatch, "onnxruntime")
+    told = CliRunner().invoke(cli, ["devices"]).output
+    assert "measured with onnxruntime" in told
+    assert "trtexec: no trtexec here; torch: no torch here" in told
+    (line,) = [line for line in doctor._devices() if line.about == "device x86"]
+    assert line.text == "ready, with onnxruntime (trtexec: no trtexec here; torch: no torch here)"
 
 
 @pytest.mark.parametrize("name", ["", "CPU", "orin2"])

@@ -12,16 +12,18 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from repro import cases, check, measure, records, schema, schemas
+from repro import cases, check, comparable, compare, diagnose, measure, power, records, schema, schemas
 from repro.bundle import archive
 from repro.cli import cli
+from repro.imported import ImportedRecord
 from repro.report import content
-from repro.schema import Carried, Record, ResolvedCase, Statement
+from repro.schema import Carried, Comparison, Record, ResolvedCase, Statement
 
 ROOT = Path(__file__).parents[2]
 FORMAT = (ROOT / "docs" / "bundle-format.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
 RELEASES = (ROOT / "docs" / "releases.md").read_text()
+COMPARISON = (ROOT / "docs" / "comparison.md").read_text()
 WRITING = (ROOT / "docs" / "writing-cases.md").read_text()
 
 
@@ -40,10 +42,10 @@ KINDS = sorted(
 )
 
 
-def documented() -> dict[str, list[str]]:
+def documented(text: str = FORMAT, mark: str = "\n### ") -> dict[str, list[str]]:
     """Return the keys of each struct's table."""
     found = {}
-    for section in FORMAT.split("\n### ")[1:]:
+    for section in text.split(mark)[1:]:
         name = section.split("\n", 1)[0]
         found[name] = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     return found
@@ -56,12 +58,36 @@ def test_every_key_is_documented_and_no_other(kind: type[Carried]) -> None:
     assert documented()[kind.__name__] == [name for name in expected if name not in inherited]
 
 
+def test_every_key_of_an_imported_record_is_explained() -> None:
+    table = (ROOT / "docs" / "logs.md").read_text().split("\n## The JSON")[1]
+    first = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    explained = re.findall(r"`(\w+)`", " ".join(first))
+    assert sorted(explained) == sorted(field.name for field in msgspec.structs.fields(ImportedRecord))
+
+
 def claim_kinds() -> set[str]:
     return {kind.__name__ for kind in typing.get_args(schema.AnyClaim)}
 
 
 def test_no_struct_is_documented_that_does_not_travel() -> None:
     assert set(documented()) - {"Claim"} == {kind.__name__ for kind in KINDS}
+
+
+def test_every_key_of_a_comparison_is_documented_and_no_other() -> None:
+    kinds = set(carried(Comparison))
+    expected = {
+        kind.__name__: [field.encode_name for field in msgspec.structs.fields(kind)] for kind in kinds
+    }
+    assert documented(COMPARISON, "\n## ") == expected
+
+
+def test_the_table_of_fields_is_that_of_the_code() -> None:
+    section = METHOD.split("### Comparability")[1].split("\n###")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|$", section, re.MULTILINE)
+    expected = [
+        (each.name, each.release, each.device, each.setting, each.unread) for each in comparable.FIELDS
+    ]
+    assert rows == expected
 
 
 def test_enumerated_values_are_named() -> None:
@@ -128,6 +154,12 @@ def test_the_commands_are_those_of_the_bundle_itself() -> None:
         f"{check.POSITIONS} positions",
         f"{records.FOREIGN_SHARE:.0%} of a core".replace("%", " %"),
         f"{measure.PROTOCOLS['brief'].budget_s:g} s",
+        f"{comparable.CLOCKS_APART:.0%} apart".replace("%", " %"),
+        f"more than {comparable.THROTTLED_MOST:.0%} of the readings".replace("%", " %"),
+        f"two one-sided tests at the margin ({compare.MARGIN:.0%}".replace("%", " %"),
+        f"≥ {power.SESSIONS} sessions a side",
+        f"otherwise {100 * power.SESSION_SD:g} % is assumed",
+        f"in {power.POWER:.0%} of cases".replace("%", " %"),
     ],
 )
 def test_the_method_names_the_numbers_of_the_code(words: str) -> None:
@@ -152,7 +184,9 @@ def test_the_example_of_a_case_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [cases.Case, *typing.get_args(schema.ModelSpec), schema.Settings], ids=lambda kind: kind.__name__
+    "kind",
+    [cases.CaseFile, *typing.get_args(schema.ModelSpec), schema.Settings],
+    ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_a_case_is_explained(kind: type[msgspec.Struct]) -> None:
     for field in msgspec.structs.fields(kind):
@@ -165,3 +199,13 @@ def test_the_tables_of_releases_are_what_the_command_prints(device: str) -> None
     printed = CliRunner().invoke(cli, command.split())
     assert printed.exit_code == 0, printed.output
     assert f"`repro {command}`\n\n{printed.output}" in RELEASES
+
+
+def test_every_rule_of_diagnose_is_listed_by_what_it_finds() -> None:
+    table = METHOD.split("## Findings")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    told = [
+        (name, (rule.__doc__ or "").removeprefix("Find ").rstrip("."))
+        for name, rule in diagnose.RULES.items()
+    ]
+    assert listed == told

@@ -166,7 +166,7 @@ def test_each_release_accepts_the_commands_of_every_variant(release: str, tmp_pa
     # The base comes last: its engine takes the input above.
     for variant in reversed(VARIANTS):
         for command in lowered(release, wanted=planned(variant)).commands:
-            if command.argv in accepted or (variant and command.stage == "check"):
+            if variant and (command.argv in accepted or command.stage == "check"):
                 continue
             argv = [str(program), *command.argv[1:]]
             ended = subprocess.run(
@@ -229,10 +229,10 @@ def test_fp32_forbids_tf32(precision: str, plain: bool) -> None:
     assert "--fp16" not in argv
 
 
-def test_a_duration_of_the_users_own_is_a_substitution() -> None:
+def test_a_duration_other_than_the_case_s_is_a_substitution() -> None:
     found = lowered("8.5.2", seconds=0.5, iterations=200)
     assert {"--duration=0.5", "--iterations=200"} <= set(found.argv("run"))
-    assert found.substitutions == (Substitution("duration_s", 3.0, 0.5, "--duration"),)
+    assert found.substitutions == (Substitution("duration_s", 3.0, 0.5, "protocol"),)
     assert lowered("8.5.2", seconds=3.0).substitutions == ()
 
 
@@ -248,7 +248,6 @@ def test_8_4_prints_one_percentile_only() -> None:
         ("8.5", "cpu", {}, "NVIDIA GPU"),
         ("11.1", "orin", {}, "JetPack"),
         ("11.4", "orin", {}, "JetPack"),
-        ("10.3", "x86", {"precision": "int8"}, "int8"),
         ("10.3", "x86", {"precision": "fp32", "io_layout": "hwc8"}, "hwc8 holds fp16"),
         ("8.5.2", "x86", {"optimization_level": 4}, "8.6"),
         ("8.5.2", "x86", {"l2": "flush"}, "L2"),
@@ -261,6 +260,43 @@ def test_what_can_t_be_said_is_unsupported_with_its_reason(
     release: str, device: str, changes: Any, reason: str
 ) -> None:
     assert reason in refusal(release, device, **changes)
+
+
+@pytest.mark.parametrize(
+    ("release", "typing", "said"),
+    [("8.5.2", "weak", True), ("10.3", "weak", True), ("10.3", "strong", False), ("11.1", "weak", False)],
+)
+def test_int8_is_said_where_the_graph_s_types_do_not_hold_by_themselves(
+    release: str, typing: str, said: bool
+) -> None:
+    found = lowered(release, wanted={**planned("int8"), "typing": typing})
+    argv = found.argv("build")
+    assert ("--int8" in argv) is said
+    assert found.model_precision == "fp32"
+    assert not {"--fp16", "--noTF32"} & set(argv)
+    assert "--inputIOFormats=chw" in argv or "--inputIOFormats=fp32:chw" in argv
+
+
+@pytest.mark.parametrize(
+    ("release", "precision", "files", "built_from"),
+    [
+        ("8.5.2", "fp16", ("fp16",), "fp16"),
+        ("8.5.2", "fp16", ("fp32",), "fp32"),
+        ("11.1", "fp16", ("fp16",), "fp16"),
+        ("11.1", "fp16", ("fp32",), None),
+        ("8.5.2", "fp32", ("fp16",), None),
+    ],
+)
+def test_a_case_of_one_file_is_built_from_it_where_that_is_the_same_experiment(
+    release: str, precision: str, files: tuple[str, ...], built_from: str | None
+) -> None:
+    found = lowering.lower(planned(precision=precision), release, "x86", files=files)
+    if built_from is None:
+        assert isinstance(found, lowering.Unsupported)
+        assert "and the case has none" in found.reason
+    else:
+        assert isinstance(found, lowering.Commands)
+        assert f"--onnx=model.{built_from}.onnx" in found.argv("build")
 
 
 def test_what_a_release_has_is_lowered() -> None:

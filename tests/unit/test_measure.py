@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from repro import measure
 from repro.errors import UsageError
 from repro.measure import Series
-from repro.schema import Column, Flag, Preheat, Protocol, TimerCheck
+from repro.schema import Column, Flag, Preheat, Protocol, TimerCheck, Turn
 
 MS = 1_000_000
 
@@ -183,6 +183,101 @@ def test_rounds_are_shuffled_each_by_itself() -> None:
         for _, members in itertools.groupby(turns, key=lambda turn: turn.round)
     }
     assert len(orders) > 3
+
+
+# --- alternating --------------------------------------------------------------------------------
+
+
+def quads(outlives: bool, seed: int = 7, rounds: int = 6) -> list[list[Turn]]:
+    """Return the quads of an alternating session, without the round that only builds."""
+    planned = measure.alternating_protocol(plan(3, 3), build_outlives_process=outlives, rounds=rounds)
+    turns = measure.alternating("a", "b", planned, seed, build_outlives_process=outlives)
+    by_round = [list(members) for _, members in itertools.groupby(turns, key=lambda turn: turn.round)]
+    return by_round[1:] if outlives else by_round
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_each_round_is_a_quad_and_half_of_them_begin_with_each_arm(outlives: bool) -> None:
+    forms = Counter("".join(turn.arm or "?" for turn in quad) for quad in quads(outlives))
+    assert forms == {"ABBA": 3, "BAAB": 3}
+    for quad in quads(outlives):
+        assert [turn.position for turn in quad] == [0, 1, 2, 3]
+        assert all(turn.subject == (turn.arm or "").lower() for turn in quad)
+
+
+def test_where_build_and_process_are_one_each_turn_is_a_build_of_its_own() -> None:
+    turns = [turn for quad in quads(False) for turn in quad]
+    for arm in "AB":
+        assert sorted(turn.build for turn in turns if turn.arm == arm) == list(range(12))
+    assert {turn.run for turn in turns} == {0}
+
+
+def test_both_arms_have_the_same_builds_in_a_quad_so_the_same_inputs() -> None:
+    for quad in quads(False):
+        of_arm = [[turn.build for turn in quad if turn.arm == arm] for arm in "AB"]
+        assert of_arm[0] == of_arm[1]
+
+
+def test_engines_are_built_first_and_each_quad_runs_its_own_pair_twice() -> None:
+    planned = measure.alternating_protocol(plan(3, 3), build_outlives_process=True, rounds=5)
+    turns = measure.alternating("a", "b", planned, 7, build_outlives_process=True)
+    building = [turn for turn in turns if turn.round == 0]
+    assert {(arm, k) for arm in "AB" for k in range(5)} == {(turn.arm, turn.build) for turn in building}
+    assert all(turn.run is None for turn in building)
+    pairs = quads(True, rounds=5)
+    assert sorted(quad[0].build for quad in pairs) == list(range(5))
+    for quad in pairs:
+        assert len({turn.build for turn in quad}) == 1
+        for arm in "AB":
+            assert [turn.run for turn in quad if turn.arm == arm] == [0, 1]
+
+
+def test_more_runs_of_a_build_are_more_quads() -> None:
+    turns = measure.alternating("a", "b", plan(2, 4), 7, build_outlives_process=True)
+    assert {turn.round for turn in turns} == {0, 1, 2, 3, 4}
+    runs = Counter((turn.arm, turn.build, turn.run) for turn in turns if turn.run is not None)
+    assert runs == Counter({(arm, k, run): 1 for arm in "AB" for k in range(2) for run in range(4)})
+
+
+def test_the_order_of_quads_follows_the_seed() -> None:
+    assert quads(False, seed=1) == quads(False, seed=1)
+    assert len({str(quads(False, seed=seed)) for seed in range(10)}) > 3
+
+
+def test_the_quads_of_a_seed_never_change() -> None:
+    # Written down once, like the order of shuffled rounds.
+    turns = measure.alternating("a", "b", plan(6, 1), 42, build_outlives_process=False)
+    assert " ".join(f"{t.subject}{t.build}" for t in turns) == "a0 b0 b1 a1 b2 a2 a3 b3 b4 a4 a5 b5"
+
+
+def test_a_linear_drift_cancels_in_every_quad() -> None:
+    for quad in quads(False):
+        sums = {arm: sum(turn.position for turn in quad if turn.arm == arm) for arm in "AB"}
+        assert sums["A"] == sums["B"]
+
+
+@pytest.mark.parametrize(
+    ("name", "outlives", "rounds", "builds", "runs"),
+    [
+        ("brief", False, None, 2 * measure.ROUNDS, 1),
+        ("standard", True, None, measure.ROUNDS, 2),
+        ("forum", False, None, 2, 1),
+        ("brief", False, 3, 6, 1),
+    ],
+)
+def test_rounds_decide_builds_and_runs_and_no_time_cuts_them(
+    name: str, outlives: bool, rounds: int | None, builds: int, runs: int
+) -> None:
+    planned = measure.alternating_protocol(
+        measure.PROTOCOLS[name], build_outlives_process=outlives, rounds=rounds
+    )
+    assert (planned.builds, planned.runs, planned.budget_s) == (builds, runs, None)
+    assert planned.seconds == measure.PROTOCOLS[name].seconds
+
+
+def test_no_rounds_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--rounds must be above 0"):
+        measure.alternating_protocol(plan(1, 1), build_outlives_process=False, rounds=0)
 
 
 # --- iterations ---------------------------------------------------------------------------------
@@ -590,6 +685,6 @@ def test_a_device_that_waits_for_the_host_is_a_flag() -> None:
 def test_the_step_of_the_devices_clock_is_the_smallest_difference_or_what_is_stated() -> None:
     series = enqueued(Device(inference_ns=50_000))[0]
     mixed = msgspec.structs.replace(series, duration_ns=np.array([100_000, 100_032, 100_064]))
-    assert measure.event_check(mixed, Device.resolution_ns, 1.0).step_ns == 32
+    assert measure.event_check(mixed, 500, 1.0).step_ns == 32
     equal = msgspec.structs.replace(series, duration_ns=np.array([100_000, 100_000]))
-    assert measure.event_check(equal, Device.resolution_ns, 1.0) == TimerCheck(500, 0.005, 1.0)
+    assert measure.event_check(equal, 500, 1.0) == TimerCheck(500, 0.005, 1.0)

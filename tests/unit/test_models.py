@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import io
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -20,11 +18,11 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper
 
-from repro import cases, models
+from repro import cases, export, models
 from repro.backends import onnxruntime
-from repro.schema import ConvStack, TensorSpec
+from repro.schema import ConvStack, ModelSpec, TensorSpec
 from tests.conftest import ONNX_117, ROOT
 
 SPEC = ConvStack("made-up", 2, 12, 10, (3, 5, 4), 3, True)
@@ -165,6 +163,65 @@ def test_an_odd_kernel_keeps_the_size_of_the_map(kernel: int) -> None:
     assert result.shape == models.tensors(spec, "fp32")[1].shape
 
 
+# --- sparse and quantised -----------------------------------------------------------------------
+
+
+def test_of_four_weights_along_the_inputs_two_are_kept() -> None:
+    spec = msgspec.structs.replace(SPEC, channels=(8, 12, 6), weights="2:4")
+    for name, values in initializers(models.build(spec, "fp32")).items():
+        if name.endswith("weight"):
+            outputs, inputs, *taps = values.shape
+            zeros = (values.reshape(outputs, inputs // 4, 4, *taps) == 0).sum(axis=2)
+            # A weight may be 0 by itself, too.
+            assert zeros.min() == 2
+            assert zeros.mean() < 2.05
+
+
+def test_the_pattern_of_zeros_follows_from_seed_and_name_and_has_all_pairs() -> None:
+    mask = models.kept("seed", "name", (16, 16, 3, 3))
+    assert (mask == models.kept("seed", "name", (16, 16, 3, 3))).all()
+    assert (mask != models.kept("seed", "other", (16, 16, 3, 3))).any()
+    pairs = np.moveaxis(mask.reshape(16, 4, 4, 9), 2, 3).reshape(-1, 4)
+    assert len(np.unique(pairs, axis=0)) == 6
+    assert (pairs.sum(axis=1) == 2).all()
+
+
+def test_sparse_weights_are_the_dense_ones_where_they_are_kept() -> None:
+    dense = initializers(models.build(msgspec.structs.replace(SPEC, channels=(8, 8)), "fp32"))
+    spec = msgspec.structs.replace(SPEC, channels=(8, 8), weights="2:4")
+    sparse = initializers(models.build(spec, "fp32"))["conv1.weight"]
+    kept = sparse != 0
+    # The exponent may be another one: a layer has half the summands.
+    ratios = np.unique(sparse[kept] / dense["conv1.weight"][kept])
+    assert ratios.tolist() in ([1.0], [2.0])
+
+
+QUANTISED = msgspec.structs.replace(SPEC, channels=(4, 4, 4), quantised=True)
+
+
+def test_a_quantised_net_is_int8_around_each_layer() -> None:
+    data = models.build(QUANTISED, "fp32")
+    onnx.checker.check_model(loaded(data), full_check=True)
+    kinds = [node.op_type for node in loaded(data).graph.node]
+    layer = ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "Conv"]
+    assert kinds == 2 * layer
+    values = initializers(data)
+    assert str(values["conv1.weight.int8"].dtype) == "int8"
+    scales = [float(each) for name, each in values.items() if name.endswith("scale")]
+    assert all(math.log2(scale).is_integer() for scale in scales)
+    assert len(scales) == 4
+    assert models.file_precisions(QUANTISED) == ("fp32",)
+
+
+def test_quantised_weights_are_the_nearest_to_the_plain_ones() -> None:
+    plain = initializers(models.build(msgspec.structs.replace(QUANTISED, quantised=False), "fp32"))
+    values = initializers(models.build(QUANTISED, "fp32"))
+    steps = values["conv1.weight.int8"].astype(np.float64)
+    scale = float(values["conv1.weight.scale"])
+    assert np.abs(steps * scale - plain["conv1.weight"]).max() <= 1.5 * scale
+    assert np.abs(steps).max() > 64
+
+
 # --- numbers ------------------------------------------------------------------------------------
 
 
@@ -246,80 +303,25 @@ def test_another_seed_gives_another_input() -> None:
 # --- the module of the thread -------------------------------------------------------------------
 
 
-def module_of(case: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{case}_model", ROOT / "cases" / case / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+MODULE = ROOT / "cases" / "conv16" / "model.py"
 
 
-def renamed(model: onnx.ModelProto) -> tuple[object, list[npt.NDArray[Any]]]:
-    """Return operators, attributes, wiring and shapes by position, and the weights in order of use."""
-    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    shapes = {
-        value.name: [
-            value.type.tensor_type.elem_type,
-            *(dim.dim_value for dim in value.type.tensor_type.shape.dim),
-        ]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    numbers: dict[str, int] = {graph.input[0].name: 0}
-    nodes, used = [], []
-    for node in graph.node:
-        wires: list[object] = []
-        for name in node.input:
-            if name in constants:
-                used.append(constants[name])
-                wires.append(("constant", constants[name].shape, str(constants[name].dtype)))
-            else:
-                wires.append(numbers[name])
-        numbers[node.output[0]] = len(numbers)
-        explicit = {"auto_pad": b"NOTSET", **attributes(node)}
-        nodes.append((node.op_type, sorted(explicit.items()), wires, shapes[node.output[0]]))
-    assert len(graph.input) == len(graph.output) == 1
-    return (nodes, shapes[graph.input[0].name], numbers[graph.output[0].name]), used
-
-
-def exported(spec: Any) -> bytes:
-    """Return what `torch.onnx.export` makes of the case's module with the case's weights."""
-    import torch
-
-    network = module_of("conv16").TestModel(n_feats=spec.channels[0], kernel_size=spec.kernel)
-    weights = initializers(models.build(spec, "fp32"))
-    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in weights.items()})
-    example = torch.from_numpy(models.inputs("example", models.tensors(spec, "fp32")[0]).copy())
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        network.eval(),
-        (example,),
-        buffer,
-        input_names=["input"],
-        output_names=["output"],
-        opset_version=models.OPSET,
-        do_constant_folding=False,
-        dynamo=False,
-    )
-    return buffer.getvalue()
+def exported(spec: ModelSpec) -> bytes:
+    return export.export(export.network(MODULE, spec, models.build(spec, "fp32")), spec)
 
 
 @pytest.mark.needs("torch")
-# The newer exporter needs onnxscript, and its own warnings break it where warnings are errors.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("height", "width"), [(1920, 1080), (64, 48)])
 def test_the_torch_module_of_the_case_exports_to_the_same_net(height: int, width: int) -> None:
     spec = msgspec.structs.replace(conv16().model, height=height, width=width)
     ours, theirs = models.build(spec, "fp32"), exported(spec)
-    structure, weights = renamed(loaded(ours))
-    their_structure, their_weights = renamed(loaded(theirs))
+    structure, weights = export.renamed(ours)
+    their_structure, their_weights = export.renamed(theirs)
     assert structure == their_structure
     assert [w.tobytes() for w in weights] == [w.tobytes() for w in their_weights]
 
 
 @pytest.mark.needs("torch")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_torch_module_of_the_case_gives_the_same_output() -> None:
     import torch
 
@@ -329,9 +331,7 @@ def test_the_torch_module_of_the_case_gives_the_same_output() -> None:
     theirs = onnxruntime.unoptimised(exported(spec), source)
     assert np.abs(ours - theirs).max() <= 1e-6
 
-    network = module_of("conv16").TestModel()
-    weights = initializers(models.build(spec, "fp32"))
-    network.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in weights.items()})
+    network = export.network(MODULE, spec, models.build(spec, "fp32"))
     with torch.no_grad():
         direct = network(torch.from_numpy(source.copy())).numpy()
     assert np.linalg.norm(ours - direct) / np.linalg.norm(direct) <= 1e-6
@@ -369,3 +369,9 @@ def test_the_code_in_a_report_writes_the_same_input_with_numpy_alone(
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, timeout=60)
     expected = models.packed(models.inputs("7/0", spec), layout)
     assert (tmp_path / "input.bin").read_bytes() == expected
+
+
+def test_the_code_for_an_input_of_any_shape(tmp_path: Path) -> None:
+    spec = TensorSpec("input", (2, 37), "fp32", "chw")
+    subprocess.run([sys.executable, "-I", "-c", models.input_code("7/0", spec)], cwd=tmp_path, check=True)
+    assert (tmp_path / "input.bin").read_bytes() == models.inputs("7/0", spec).tobytes()

@@ -10,16 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from repro import containers, images, places, releases, worker
+from repro import containers, environments, images, places, plan, releases, worker
 from repro.backends import cuda, onnxruntime
 from repro.containers import Engine
 from repro.errors import ExitCode, Unavailable, UsageError
 from repro.images import Image
 from repro.launch import lock, options
 from repro.places import Asked
-from repro.plan import Request, make
+from repro.plan import ArmRequest, Request
 from repro.releases import Row
 from repro.schema import ReleaseSeen
+from repro.spec import parse
 from tests.unit.test_plan import CASES
 
 INSTALLED = ReleaseSeen("ort-1.31.1", "1.31.1")
@@ -37,12 +38,13 @@ def engine_of(**info: Any) -> Engine:
 
 
 class World:
-    """What the machine has: an engine, images by name, a trtexec, a driver."""
+    """What the machine has: an engine, images by name, a trtexec, environments, a driver."""
 
     def __init__(self) -> None:
         self.engine: Engine | None = engine_of()
         self.images: set[str] = set()
         self.trtexec = False
+        self.made: set[str] = set()
         self.told: list[str] = []
         self.built: list[str] = []
         self.host: str | None = None
@@ -82,6 +84,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(images, "usable", made.usable)
     monkeypatch.setattr(images, "build", made.build)
     monkeypatch.setattr(places.devices, "backend", made.host_backend)  # type: ignore[attr-defined]
+    monkeypatch.setattr(environments, "is_made", lambda row: row.name in made.made)
     monkeypatch.setattr(onnxruntime, "release", lambda *, gpu: INSTALLED)
     monkeypatch.setattr(cuda, "driver_version", lambda _root=None: "570.10")
     return made
@@ -96,7 +99,7 @@ def test_the_installed_release_runs_on_the_host_and_no_engine_is_asked(
 ) -> None:
     world.engine = None
     where = world.choose(device="cpu", release=release)
-    assert (where.place.kind, where.release, where.engine) == ("host", "ort-1.31.1", None)
+    assert (where.place.kind, where.release, where.engine) == ("host", None, None)
 
 
 def test_another_release_runs_in_its_image(world: World) -> None:
@@ -117,18 +120,63 @@ def test_another_release_runs_in_its_image(world: World) -> None:
 
 def test_an_image_is_built_only_where_the_caller_agreed(world: World) -> None:
     with pytest.raises(Unavailable) as caught:
-        world.choose(device="cpu", release="ort-1.23.2")
-    assert "repro images build ort-1.23.2 --device cpu" in caught.value.hint
+        world.choose(device="cpu", release="ort-1.20.1")
+    assert "repro images build ort-1.20.1 --device cpu" in caught.value.hint
     assert world.built == []
-    assert world.choose(device="cpu", release="ort-1.23.2", pull=True).place.kind == "docker"
-    assert world.built == ["trt-repro/cpu:ort-1.23.2"]
-    assert world.told[0] == "building trt-repro/cpu:ort-1.23.2"
+    assert world.choose(device="cpu", release="ort-1.20.1", pull=True).place.kind == "docker"
+    assert world.built == ["trt-repro/cpu:ort-1.20.1"]
+    assert world.told[0] == "building trt-repro/cpu:ort-1.20.1"
 
 
 def test_without_an_engine_both_reasons_are_told(world: World) -> None:
     world.engine = None
-    with pytest.raises(Unavailable, match=r"ort-1.23.2 is not installed here, and no Docker engine answers"):
-        world.choose(device="cpu", release="ort-1.23.2")
+    with pytest.raises(Unavailable, match=r"ort-1.20.1 is not installed here, and no Docker engine answers"):
+        world.choose(device="cpu", release="ort-1.20.1")
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_a_release_without_its_image_that_the_host_can_install_runs_there(
+    world: World, *, engine: bool
+) -> None:
+    if not engine:
+        world.engine = None
+    where = world.choose(device="cpu", release="ort-1.23.2", pull=True)
+    assert (where.place.kind, world.built) == ("host", [])
+
+
+def test_an_environment_that_was_made_is_as_good_as_an_installed_release(world: World) -> None:
+    world.images, world.made = {"trt-repro/cpu:ort-1.23.2"}, {"ort-1.23.2"}
+    assert world.choose(device="cpu", release="ort-1.23.2").place.kind == "host"
+
+
+def test_what_only_the_host_can_do_is_done_there_or_refused_in_a_container(world: World) -> None:
+    world.images = {"trt-repro/cpu:ort-1.23.2"}
+    assert world.choose(device="cpu", on_host="two releases").place.kind == "host"
+    with pytest.raises(UsageError, match="two releases: leave --place docker out"):
+        world.choose(device="cpu", on_host="two releases", place="docker")
+
+
+def ab(a: str, b: str, **more: Any) -> plan.Planned:
+    arms = (ArmRequest(parse(a)), ArmRequest(parse(b)))
+    return plan.make(Request(arms=arms, cases_folder=CASES, device="cpu", **more))
+
+
+def test_the_arms_of_a_comparison_share_the_container_of_their_one_release(world: World) -> None:
+    world.images = {"trt-repro/cpu:ort-1.23.2"}
+    job, _, where = ab("tiny@ort-1.23.2", "tiny@ort-1.23.2+threads=1")
+    assert (job.place.kind, job.release, where.release) == ("docker", "ort-1.23.2", "ort-1.23.2")
+    assert [subject.record_name for subject in job.subjects] == ["a-base-ort-1.23.2", "b-base-ort-1.23.2"]
+    assert {(subject.release, subject.interpreter) for subject in job.subjects} == {(None, None)}
+
+
+def test_two_releases_need_the_host(world: World) -> None:
+    with pytest.raises(UsageError, match="a container holds one release, and these are two"):
+        ab("tiny@ort-1.23.2", "tiny@ort-1.31.1", place="docker")
+
+
+def test_an_interpreter_that_is_named_is_the_hosts(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="an interpreter that is named is the host's"):
+        plan.make(Request(case="tiny", cases_folder=CASES, device="cpu", python=tmp_path, place="docker"))
 
 
 # --- GPUs ------------------------------------------------------------------------------------------
@@ -144,7 +192,7 @@ def test_a_gpu_is_measured_in_the_image_if_it_is_there(world: World) -> None:
 def test_else_on_the_host_if_trtexec_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.trtexec = True
     found = ReleaseSeen("trt-10.11.0.33+cuda12.9", "10.11.0")
-    monkeypatch.setattr(places.backends, "load", lambda _: type("B", (), {"release": lambda *, gpu: found}))  # type: ignore[attr-defined]
+    monkeypatch.setattr(environments, "own", lambda *_, **__: found)
     assert world.choose(device="x86", release="trt-10.11", pull=True).place.kind == "host"
     assert world.built == []
 
@@ -277,8 +325,9 @@ def test_the_container_sees_the_lock_and_the_rows_trtexec(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     world.images = {"trt-repro/cpu:ort-1.23.2", "trt-repro/x86:trt-10.11.0.33_cuda12.9"}
-    where = world.choose(device="cpu", release="ort-1.23.2")
-    job, experiments = make(Request(case="tiny", cases_folder=CASES), where)
+    job, experiments, where = plan.make(
+        Request(case="tiny", cases_folder=CASES, device="cpu", release="ort-1.23.2")
+    )
     for name, experiment in experiments.items():
         model = tmp_path / "job/records" / name / "case/model.fp32.onnx"
         model.parent.mkdir(parents=True)
@@ -346,8 +395,7 @@ def test_another_machine_is_measured_by_what_its_engine_offers(
 def test_a_boards_own_paths_are_mounted_and_only_those_it_has(world: World, tmp_path: Path) -> None:
     world.engine = board_of(jetson(tmp_path / "board"), **ARM)
     where = world.choose(device="orin", host="ssh://u@orin", pull=True)
-    cpu = world.choose(device="cpu", release="ort-1.31.1")
-    job, _ = make(Request(case="tiny", cases_folder=CASES), cpu)
+    job, _, _ = plan.make(Request(case="tiny", cases_folder=CASES, device="cpu"))
     (tmp_path / job.subjects[0].model_file).parent.mkdir(parents=True)
     (tmp_path / job.subjects[0].model_file).touch()
     mounts = places.wanted(where, job, tmp_path)

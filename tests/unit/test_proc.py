@@ -266,6 +266,14 @@ def test_a_line_without_an_end_comes_in_pieces(tmp_path: Path) -> None:
     assert b"".join(lines) == b"x" * 200_000 + b"\n"
 
 
+def test_what_goes_wrong_in_noting_a_line_is_no_failure_to_start(tmp_path: Path) -> None:
+    def full(line: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        proc.follow([*PYTHON, "while True: print('x', flush=True)"], cwd=tmp_path, note=full)
+
+
 def test_a_followed_program_s_signal_is_a_negative_status(tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
     status = proc.follow([*PYTHON, code], cwd=tmp_path, note=lambda line: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from repro import measure, worker
 from repro.records import Sitting, Taken
-from repro.schema import Job, Kit, Place, Protocol, Stage, Turn
+from repro.schema import CutShort, Job, Kit, Place, Protocol, Stage, Turn
 from repro.turn import Result
 from tests.unit.test_turn import task
 
@@ -84,6 +85,33 @@ def test_a_failed_subject_takes_no_more_turns(tmp_path: Path, monkeypatch: pytes
     taken, _ = worker.take_turns(session, order)
     subjects = [entry.turn.subject for entry in taken]
     assert (subjects.count("base"), subjects.count("other")) == (1, 3)
+
+
+def test_arms_alternate_and_other_subjects_are_shuffled(tmp_path: Path) -> None:
+    job = make_session(tmp_path, builds=4).job
+    (subject,) = job.subjects
+    replace = msgspec.structs.replace
+    both = tuple(replace(subject, record_name=arm.lower(), arm=arm) for arm in ("A", "B"))
+    order = worker.order_of(replace(job, subjects=both))
+    assert [turn.round for turn in order] == [0] * 4 + [1] * 4
+    assert [turn.arm for turn in order][:4] in (list("ABBA"), list("BAAB"))
+    assert {turn.arm for turn in worker.order_of(job)} == {None}
+
+
+def test_when_an_arm_fails_its_quad_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session(tmp_path)
+    plan = msgspec.structs.replace(session.job.protocol, builds=6)
+    order = measure.alternating("a", "b", plan, 1, build_outlives_process=False)
+
+    def take(s: object, turn: Turn, i: int, left: object) -> Taken:
+        status = "failed" if turn.subject == "a" and turn.round == 1 else "ok"
+        return Taken(turn, tmp_path, Result(stages=(Stage("run", status, 0, 1, None),)), 1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "take_turn", take)
+    taken, cut = worker.take_turns(session, order)
+    subjects = [(entry.turn.round, entry.turn.subject) for entry in taken]
+    assert Counter(subjects) == {(0, "a"): 2, (0, "b"): 2, (1, "a"): 1, (1, "b"): 2}
+    assert cut == CutShort("a failed", 2)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from repro import cases, check, models
+from repro import cases, check, export, models
 from repro.backends import cuda
 from repro.backends import torch as backend
 from repro.errors import ExitCode, Unavailable, UsageError
@@ -20,7 +20,8 @@ from tests.builders import make_subject
 
 def subject_of(variant: str | None) -> Subject:
     experiment = cases.resolve(cases.load("conv16"), variant)
-    return msgspec.structs.replace(make_subject(experiment.model, "fp16"), case=experiment.ref)
+    subject = make_subject(experiment.model, "fp16")
+    return msgspec.structs.replace(subject, case=experiment.ref, settings=experiment.settings)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_the_cases_module_gets_the_cases_weights(tmp_path: Path, variant: str | 
     path.write_bytes(models.build(spec, "fp32"))
     small = msgspec.structs.replace(spec, height=24, width=20)
     source = models.inputs("1", models.tensors(small, "fp32")[0])
-    module = backend.network(subject, path)
+    module = export.network(cases.module(subject.case, subject.settings), subject.model, path.read_bytes())
     with torch.no_grad():
         result = module(torch.from_numpy(source)).numpy()
     reference = models.build(small, "fp32")
@@ -89,11 +90,11 @@ def test_the_cases_module_gets_the_cases_weights(tmp_path: Path, variant: str | 
 
 
 @pytest.mark.needs("torch")
-def test_a_module_is_executed_only_for_the_shipped_case_with_its_very_digest(tmp_path: Path) -> None:
+def test_a_module_is_executed_only_for_the_shipped_case_with_its_very_digest() -> None:
     subject = subject_of(None)
     other = msgspec.structs.replace(subject.case, digest="0" * 64)
     with pytest.raises(UsageError, match="not one that this kit ships"):
-        backend.network(msgspec.structs.replace(subject, case=other), tmp_path / "model.onnx")
+        cases.module(other, subject.settings)
 
 
 def test_without_a_rule_there_is_no_second_opinion(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from repro import proc
 from repro.backends import trtexec
 from repro.errors import Unavailable
 from repro.proc import Finished
+from repro.schema import TensorSpec
 from repro.trtexec.heard import Outcome, Printed
 from tests import standin
+from tests.builders import make_subject
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +161,23 @@ def test_a_figure_of_other_times_is_named(changes: dict[str, object], name: str)
     with pytest.raises(trtexec.Failed, match=f"the {name} of the exported times") as caught:
         trtexec._agree(TIMES, PRINTED._replace(**changes))  # type: ignore[arg-type]
     assert caught.value.code == "summary_disagrees"
+
+
+@pytest.mark.parametrize(("free_mib", "enough"), [(500, True), (100, False)])
+def test_the_work_folder_must_have_room_for_the_output_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, enough: bool
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free_mib << 20))
+    subject = make_subject()
+    engine = trtexec.Engine(tmp_path, subject)
+    # Of 10 million values: 40 MB of input, 160 MB of output as text.
+    tensors = (TensorSpec("input", (1, 10, 1000, 1000), "fp16", "chw"),) * 2
+    if enough:
+        engine._room(tensors)
+    else:
+        with pytest.raises(trtexec.Failed, match="has 100 MiB; input and output take 190 MiB") as caught:
+            engine._room(tensors)
+        assert caught.value.code == "no_space"
 
 
 def test_a_run_without_a_summary_has_failed() -> None:

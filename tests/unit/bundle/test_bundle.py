@@ -448,3 +448,55 @@ def test_reading_costs_little_memory_whatever_a_bundle_holds(tmp_path: Path) -> 
     files[f"records/{record.record_name}/record.json"] = b" " * (statement.MAX_JSON_BYTES + 1)
     sealed = bundle.seal(files, make_predicate(record), key=None, target=tmp_path, stem="x")
     assert "16777217 bytes; 16777216 are allowed" in refusal(sealed.path)
+
+
+# --- reading what is not intact -----------------------------------------------------------------
+
+
+def test_what_is_changed_missing_or_extra_is_noted_where_it_is_read_all_the_same(
+    plain: Members, tmp_path: Path
+) -> None:
+    sample = next(name for name in plain if "/samples/" in name)
+    for kind, members in {
+        "CHANGED": plain | {sample: b"another"},
+        "MISSING": {name: data for name, data in plain.items() if name != sample},
+        "EXTRA": plain | {sample + ".bin": b"more"},
+    }.items():
+        path = write(tmp_path / f"{kind}.zip", members)
+        opened = bundle.read(path, verified=False)
+        assert kind in (opened.wrong or "")
+        assert len(opened.records) == 2
+        with pytest.raises(Refused, match=kind):
+            bundle.read(path)
+
+
+def test_a_bad_signature_is_noted_where_it_is_read_all_the_same(key: Path, tmp_path: Path) -> None:
+    members = members_of(seal(tmp_path, key=key).path)
+    other = members_of(seal(tmp_path, make_failed(), key=key).path)
+    signature = next(name for name in members if name.endswith(".sshsig"))
+    path = write(tmp_path / "bad.zip", members | {signature: other[signature]})
+    opened = bundle.read(path, verified=False)
+    assert opened.wrong
+    assert opened.inspection.signature.state == "bad"
+
+
+def test_what_is_intact_has_nothing_wrong(tmp_path: Path) -> None:
+    assert bundle.read(seal(tmp_path).path, verified=False).wrong is None
+
+
+def test_a_record_that_is_gone_is_refused_whatever_is_asked(plain: Members, tmp_path: Path) -> None:
+    name = next(name for name in plain if name.endswith("record.json"))
+    path = write(tmp_path / "x.zip", {each: data for each, data in plain.items() if each != name})
+    with pytest.raises(Refused, match=r"without its record\.json"):
+        bundle.read(path, verified=False)
+
+
+def test_contents_are_those_that_were_listed(tmp_path: Path) -> None:
+    path = seal(tmp_path).path
+    opened = bundle.read(path)
+    assert bundle.contents(opened, ["telemetry/host.bin", "telemetry/none.bin"]) == {
+        "telemetry/host.bin": bytes(160)
+    }
+    write(path, members_of(path) | {"telemetry/host.bin": bytes(168)})
+    with pytest.raises(Refused, match="changed while it was read"):
+        bundle.contents(opened, ["telemetry/host.bin"])

@@ -1,18 +1,18 @@
-"""What `repro lower` tells, and the commands of a report."""
+"""What `repro lower` tells."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 
-from repro import lowering
+from repro import plan
+from repro.backends import trtexec
 from repro.cli import cli, main
-from repro.report import content, markdown
-from repro.schema import Command, Record, ReleaseSeen, Settings
-from tests.builders import SETTINGS, make_record
+from tests import standin
 
 
 def lower(*arguments: str) -> Any:
@@ -25,6 +25,16 @@ def test_one_release_is_told_with_commands_and_reasons() -> None:
     assert "trtexec --onnx=model.fp16.onnx" in told.output
     assert "instead: typing is strong, not weak (trtexec 11.1)" in told.output
     assert "absent: typing: this release knows no other" in told.output
+
+
+def test_the_commands_are_those_that_a_run_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTEXEC", str(standin.install(tmp_path / "bin", "10.3.0")))
+    monkeypatch.setenv(trtexec.STANDIN_SWITCH, "1")
+    job, *_ = plan.make(plan.Request(case="conv16:hwc8", device="x86", place="host", calibrate=False))
+    told = lower("conv16:hwc8", "--release", "10.3.0", "--device", "x86").output.splitlines()
+    assert [shlex.join(command.argv) for command in job.subjects[0].commands] == [
+        line for line in told if line.startswith("trtexec ")
+    ]
 
 
 def test_what_a_release_can_t_run_has_a_reason_and_an_exit_code() -> None:
@@ -52,72 +62,3 @@ def test_a_wrong_call_says_what_to_do(
         main()
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
-
-
-def record(*commands: Command) -> Record:
-    planned = lowering.plan(SETTINGS, {}, "x86", [f.name for f in msgspec.structs.fields(Settings)]).planned
-    own = lowering.lower(planned, "trt-8.5.2", "x86", iterations=20)
-    assert isinstance(own, lowering.Commands)
-    plain = make_record()
-    return msgspec.structs.replace(
-        plain,
-        commands=commands or own.commands,
-        settings=msgspec.structs.replace(plain.settings, planned=planned),
-        runtime=msgspec.structs.replace(
-            plain.runtime, device="x86", release=ReleaseSeen("trt-8.5.2", "8.5.2")
-        ),
-    )
-
-
-def test_a_report_has_the_commands_for_a_shell() -> None:
-    first, second, *rest = content.commands(record(), "").rows
-    assert first == "cd records/base-ort-1.0/case"
-    assert second.startswith("python3 -c ")
-    assert [line.split()[0] for line in rest] == ["trtexec"] * 4
-
-
-def test_commands_that_this_kit_would_not_give_are_pointed_out() -> None:
-    rows = content.commands(record(Command("run", ("curl", "example.org"))), "").rows
-    assert rows[0].startswith("# this kit gives other commands")
-
-
-def test_a_release_that_nobody_knows_is_no_crash() -> None:
-    foreign = msgspec.structs.replace(record(), commands=(Command("run", ("x",)),))
-    foreign = msgspec.structs.replace(
-        foreign,
-        runtime=msgspec.structs.replace(foreign.runtime, release=ReleaseSeen("somebody's", "1")),
-        settings=msgspec.structs.replace(foreign.settings, planned={}),
-    )
-    assert content.commands(foreign, "").rows[0].startswith("# this kit gives other commands")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"name": 'x").digest(1); import os; os.system("id"); ("'},
-        {"dtype": "fp16; import os"},
-        {"shape": (1, 2)},
-    ],
-)
-def test_no_code_is_made_of_what_a_record_calls_its_input(changes: dict[str, Any]) -> None:
-    plain = record()
-    inputs = tuple(msgspec.structs.replace(each, **changes) for each in plain.model.inputs)
-    foreign = msgspec.structs.replace(plain, model=msgspec.structs.replace(plain.model, inputs=inputs))
-    assert not any("python3" in line for line in content.commands(foreign, "").rows)
-
-
-@pytest.mark.parametrize("setting", ["io_layout", "duration_s", "percentiles", "optimization_level"])
-def test_settings_of_any_value_are_no_crash(setting: str) -> None:
-    plain = record()
-    planned = {**plain.settings.planned, setting: "$(id)"}
-    foreign = msgspec.structs.replace(
-        plain, settings=msgspec.structs.replace(plain.settings, planned=planned)
-    )
-    assert content.commands(foreign, "").rows[0].startswith("# this kit gives other commands")
-
-
-def test_nothing_in_a_command_ends_the_block_of_markdown() -> None:
-    rows = content.commands(record(Command("run", ("a```\n```b", "x" * 9000))), "").rows
-    assert all("\n" not in row and len(row) <= content.MAX_COMMAND_CHARACTERS for row in rows)
-    page = markdown.render(content.Report((), (content.Listing("t", rows),)))
-    assert page.count("````") == 2

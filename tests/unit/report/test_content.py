@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -19,44 +18,16 @@ from repro.report.text import UNSAFE, columns
 from repro.schema import (
     Absolute,
     BelowRoof,
+    Board,
     Fails,
     Ratio,
     StatedEfficiency,
+    Work,
     WrongOutput,
 )
-from tests.builders import make_failed, make_predicate, make_record, make_run, seal
+from tests.builders import make_failed, make_predicate, make_record, seal
 
 replace = msgspec.structs.replace
-
-
-# --- the key figure, against values worked out by hand -------------------------------------------
-
-
-def test_the_key_figure_is_the_geometric_mean_of_the_builds() -> None:
-    figure = content.key_figure(make_record((8.0, 2.0)))
-    assert figure is not None
-    assert figure.builds == 2
-    assert math.isclose(figure.value_ns, 4e6)  # sqrt(8 × 2)
-    # log 8 − log 2 = 2 log 2: half width t(0.975, 1) × sd / sqrt(2) = 12.7062 × log 2.
-    assert math.isclose(math.log(figure.high_ns or 0) - math.log(4e6), 12.7062 * math.log(2), rel_tol=1e-4)
-    assert math.isclose((figure.low_ns or 0) * (figure.high_ns or 0), figure.value_ns**2, rel_tol=1e-9)
-
-
-def test_runs_of_one_build_count_as_one() -> None:
-    runs = (make_run(0, 1.0), make_run(0, 4.0, id="b0r1"), make_run(1, 2.0))
-    figure = content.key_figure(make_record((1.0, 2.0), runs=runs))
-    assert figure is not None
-    assert (figure.builds, round(figure.value_ns)) == (2, 2_000_000)
-
-
-def test_one_build_has_no_interval() -> None:
-    figure = content.key_figure(make_record((3.0,)))
-    assert figure is not None
-    assert (figure.low_ns, figure.high_ns, figure.builds) == (None, None, 1)
-
-
-def test_no_run_has_no_figure() -> None:
-    assert content.key_figure(make_failed()) is None
 
 
 # --- claims -------------------------------------------------------------------------------------
@@ -175,3 +146,37 @@ def test_a_card_of_hostile_text_has_12_lines_of_80_columns(
     shown += [cell for part in report.details for cells in part.rows for cell in cells]
     shown += markdown.render(report).split("\n")
     assert not {unicodedata.category(char) for text in shown for char in text} & UNSAFE
+
+
+# --- roofs --------------------------------------------------------------------------------------
+
+
+def test_work_and_roofs_are_tables_with_every_assumption(tmp_path: Path) -> None:
+    work = Work(10**9, 10**6, 3 * 10**6, ("MyOp 'a'",))
+    board = Board(matched_id="h200-sxm", name="NVIDIA H200", compute_capability="9.0", sm_count=132)
+    records = [
+        replace(make_record((ms,)), record_name=f"{name}-ort-1.0", work=work, board=board)
+        for name, ms in (("a", 1.0), ("b", 2.0))
+    ]
+    details = content.report(bundle.read(seal(tmp_path, *records).path)).details
+    tables = {part.title: part for part in details if isinstance(part, content.Table)}
+    overview = tables["Attained fractions"]
+    assert [row[0] for row in overview.rows] == ["a-ort-1.0", "b-ort-1.0"]
+    told = tables["Work of a-ort-1.0"].rows
+    assert ("multiply-adds, two operations each", "1,000,000,000 FLOP") in told
+    assert ("operators without a rule", "MyOp 'a'") in told
+    assert [text for what, text in told if what == "assumed"] == [
+        "SM clock 1830 MHz, the board's reference: the runs tell none",
+        "memory at its rated 4800 GB/s: its clock was not read",
+    ]
+    roofs = {row[0]: row for row in tables["Roofs of a-ort-1.0"].rows}
+    assert roofs.keys() == {"compute", "fused at pin", "unfused at pin"}
+    # 1e9 FLOP at 132 × 256 × 1.83 GHz are 16.17 µs: above both memory roofs.
+    assert roofs["unfused at pin"][1:4] == ("0.01617", "1.6%", "compute")
+
+
+def test_one_record_needs_no_overview(tmp_path: Path) -> None:
+    record = make_record(work=Work(1, 1, 1, ()))
+    titles = [part.title for part in content.report(bundle.read(seal(tmp_path, record).path)).details]
+    assert "Attained fractions" not in titles
+    assert "Work" in titles

@@ -325,7 +325,15 @@ def test_anything_else_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "content", [b'"name" : "' * 200_000, b"{" * 2_000_000, b"[" * 2_000_000, b'[{"name":"' + b"a" * 2_000_000]
+    "content",
+    [
+        b'"name" : "' * 200_000,
+        b"{" * 2_000_000,
+        b"[" * 2_000_000,
+        b'[{"name":"' + b"a" * 2_000_000,
+        b'[{"count" : 1}\n, { "name" : "a\\q", "timeMs" : ' + b'", "timeMs" : ' * 200_000,
+    ],
+    ids=["names", "braces", "brackets", "one name", "rows"],
 )
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_large_rubbish_is_refused(read: Callable[[Path], Any], content: bytes, tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_the_layers_tell_the_precision_and_the_echo_where_they_don_t(types: Any,
     assert built([layer(each) for each in types])["precision"] == precision
 
 
+@pytest.mark.parametrize(
+    ("types", "precision"), [(["int8", "fp32"], "int8"), (["fp32"], "fp32"), (["fp16", "fp32"], "mixed")]
+)
+def test_int8_holds_where_a_layer_that_computes_takes_it(types: Any, precision: str) -> None:
+    assert built([layer(each) for each in types], {"precision": "int8"})["precision"] == precision
+    copy = layer("int8", is_reformat=True)
+    assert built([copy, layer("fp32")], {"precision": "int8"})["precision"] == "fp32"
+
+
 def test_what_only_changes_a_layout_does_not_compute() -> None:
     assert built([layer("fp32", is_reformat=True), layer("fp16")])["precision"] == "fp16"
 
