@@ -55,6 +55,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
+    own: bool = True
+    """The experiment is the user's own, and not that of a bundle."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +214,10 @@ def _row(device: Device, asked: Asked, engine: Engine) -> Row:
 
 
 def _docker(device: Device, asked: Asked, engine: Engine, say: Say) -> Where:
+    if asked.jtop:
+        if engine.remote:
+            raise UsageError("jtop's socket is let in on this machine's own engine only", "leave --jtop out")
+        options.jtop_mount(options.JTOP_SOCKET, own=asked.own)
     row = _row(device, asked, engine)
     if asked.backend not in (None, device.image_backend):
         raise Unavailable(f"images for {device.name} hold no {asked.backend}", "leave --backend out")
@@ -306,9 +312,7 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     if hardware == "orin":
         mounts += options.board_mounts(engine.board or Path("/"), local=engine.board is not None)
     if where.asked.jtop:
-        if not local:
-            raise UsageError("jtop's socket is let in on this machine's own engine only", "leave --jtop out")
-        mounts.append(options.jtop_mount(own=True))
+        mounts.append(options.jtop_mount(options.JTOP_SOCKET, own=where.asked.own))
     if local and lock.path().exists():
         mounts.append((os.path.abspath(lock.path()), options.LOCK))
     row = releases.row_of(where.release or "", device)

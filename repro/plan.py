@@ -207,7 +207,14 @@ def chosen(request: Request) -> tuple[cases.Case, tuple[str | None, ...]]:
 def estimate_s(request: Request) -> float:
     """Return about how long a request will measure, by its protocol alone: nothing has run yet."""
     _, variants = chosen(request)
-    where = choose_place(request, {request.release}, _quiet)
+    try:
+        where = choose_place(msgspec.structs.replace(request, pull=False), {request.release}, _quiet)
+    except Unavailable:
+        if not request.pull:
+            raise
+        # Its image will be built once the user has agreed.
+        device = devices.choose(request.device)
+        where = Where(device=device, backend=device.image_backend)
     protocol = protocol_of(request, where)
     calibration = len(CALIBRATION) if where.device.gpu and request.calibrate is not False else 0
     run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
@@ -246,6 +253,7 @@ def choose_place(
         host=request.host,
         gpu=request.gpu,
         jtop=request.jtop,
+        own=request.like is None and request.against is None,
     )
     return places.choose(asked, say)
 

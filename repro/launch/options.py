@@ -23,6 +23,8 @@ UID = 65532
 HOME = "/repro"
 KIT, JOB, OUT = f"{HOME}/kit", f"{HOME}/job", f"{HOME}/out"
 BOARD = "/board"
+BOARD_VARIABLE = "TRT_REPRO_BOARD"
+"""Names the folder below which a Jetson's probes find the board's paths."""
 SCRATCH = "/tmp"  # noqa: S108 - a tmpfs of the container's own
 COMMAND = ("/opt/repro/venv/bin/python", "-m", "repro.worker", JOB, OUT)
 ENVIRONMENT = {
@@ -104,6 +106,7 @@ def request(wanted: Wanted) -> dict[str, Any]:
         # `--gpus` fails on Tegra: the runtime brings devices and driver libraries by its lists.
         host["Runtime"] = "nvidia"
         environment |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        environment[BOARD_VARIABLE] = BOARD
     elif wanted.device == "x86":
         host["DeviceRequests"] = [_gpu(wanted.gpu, cdi=wanted.cdi)]
     return {
@@ -142,7 +145,7 @@ def board_mounts(root: Path = Path("/"), *, local: bool) -> tuple[tuple[str, str
     return tuple((path, f"{BOARD}{path}") for path in (*BOARD_PATHS, *more))
 
 
-def jtop_mount(socket: Path = JTOP_SOCKET, *, own: bool) -> tuple[str, str]:
+def jtop_mount(socket: Path, *, own: bool) -> tuple[str, str]:
     """Return the mount of jtop's socket; only for one's own case, and only where it is a socket.
 
     Whoever can write to it is root on the board, and Docker would make a folder of a path that isn't there.

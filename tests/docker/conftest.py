@@ -68,8 +68,14 @@ def checkout(python_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return bases.checkout(python_archive, tmp_path_factory.mktemp("checkout"))
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache that all of these tests share: the wheels of a lock are fetched once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def repro(engine: Engine, checkout: Path, tmp_path: Path) -> Call:
+def repro(engine: Engine, checkout: Path, cache: Path, tmp_path: Path) -> Call:
     """Return a function that runs `repro` from the checkout, with stand-ins allowed unless told otherwise."""
 
     def run(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 300) -> Finished:
@@ -77,6 +83,7 @@ def repro(engine: Engine, checkout: Path, tmp_path: Path) -> Call:
             **os.environ,
             "PYTHONPATH": str(checkout),
             "DOCKER_HOST": engine.url,
+            "XDG_CACHE_HOME": str(cache),
             images.STANDIN_SWITCH: "1",
             **(env or {}),
         }

@@ -14,7 +14,7 @@ import pytest
 from repro import bundle, images, plan
 from repro.backends import onnxruntime
 from repro.containers import Engine
-from repro.schema import Record
+from repro.schema import Comparison, Record
 from tests.docker.bases import ROOT
 from tests.docker.conftest import CASES, QUICK, Call, run_arguments
 
@@ -100,6 +100,20 @@ def test_the_host_serves_the_installed_release_and_the_image_every_other(
     assert repro(*arguments, "--output", "b/bundles", "--release", other).returncode == 0
     assert record_of(tmp_path / "a").runtime.place.kind == "host"
     assert record_of(tmp_path / "b").runtime.place.kind == "docker"
+
+
+def test_the_releases_of_two_images_are_compared(cpu: Make, repro: Call) -> None:
+    asked = ["--device", "cpu", "--builds", "2"]
+    for release in RELEASES:
+        cpu(release)
+        done = repro(*run_arguments("tiny", *asked, "--release", release, "--output", f"{release}.zip"))
+        assert done.returncode == 0, done.stderr
+    compared = repro("compare", *(f"{release}.zip" for release in RELEASES), "--fail-on", "none", "--json")
+    assert compared.returncode == 0, compared.stderr
+    (pair,) = msgspec.json.decode(compared.stdout, type=Comparison).compared
+    weights = {each.field: each.weight for each in pair.noticed}
+    assert weights["release"] == "intended"
+    assert "blocking" not in weights.values(), "two releases in containers are comparable"
 
 
 def test_what_is_in_the_image_and_what_is_not(engine: Engine, cpu: Make) -> None:

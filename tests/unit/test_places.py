@@ -128,6 +128,14 @@ def test_an_image_is_built_only_where_the_caller_agreed(world: World) -> None:
     assert world.told[0] == "building trt-repro/cpu:ort-1.20.1"
 
 
+def test_an_estimate_builds_nothing(world: World) -> None:
+    asked = Request(case="tiny", cases_folder=CASES, device="cpu", release="ort-1.20.1", pull=True)
+    assert plan.estimate_s(asked) > 0
+    assert world.built == []
+    with pytest.raises(Unavailable, match=r"image of ort-1\.20\.1"):
+        plan.estimate_s(msgspec.structs.replace(asked, pull=False))
+
+
 def test_without_an_engine_both_reasons_are_told(world: World) -> None:
     world.engine = None
     with pytest.raises(Unavailable, match=r"ort-1.20.1 is not installed here, and no Docker engine answers"):
@@ -315,6 +323,18 @@ def test_cdi_serves_where_there_is_no_runtime(monkeypatch: pytest.MonkeyPatch, t
 def test_what_makes_no_sense_is_a_usage_error(world: World, asked: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         world.choose(**asked)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"), [(True, "there is no jtop socket at"), (False, "never given to somebody else's")]
+)
+def test_jtops_socket_is_looked_at_before_anything_is_built(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: bool, told: str
+) -> None:
+    monkeypatch.setattr(options, "JTOP_SOCKET", tmp_path / "jtop.sock")
+    with pytest.raises(UsageError, match=told):
+        world.choose(device="cpu", release="ort-1.20.1", place="docker", jtop=True, own=own, pull=True)
+    assert world.built == []
 
 
 # --- what the job asks of its container ---------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,17 @@ def test_a_service_has_the_launchers_fences(family: str) -> None:
     assert not [
         volume for volume in service["volumes"] if volume.startswith("/") and not volume.endswith(":ro")
     ]
+
+
+@pytest.mark.needs("compose")
+def test_docker_compose_takes_the_whole_file() -> None:
+    argv = ["docker-compose", "-f", str(ROOT / "compose.yaml"), "config", "--services"]
+    # It reads the file only; no engine is asked.
+    done = subprocess.run(
+        argv, env={**os.environ, "JOB": "/job"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == sorted(compose.FAMILIES)
 
 
 def test_each_family_reaches_its_device() -> None:

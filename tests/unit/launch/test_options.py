@@ -104,6 +104,7 @@ def test_orin_is_reached_by_the_runtime_with_the_boards_paths_read_only() -> Non
     }
     assert "NVIDIA_VISIBLE_DEVICES=all" in body["Env"]
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in body["Env"]
+    assert "TRT_REPRO_BOARD=/board" in body["Env"], "where the board's probes look"
 
 
 @pytest.mark.parametrize("device", ["cpu", "x86", "orin"])
