@@ -87,6 +87,8 @@ def launch(
             remove(api, container)
             if isinstance(error, Lost):
                 return f"{_underneath(engine, stood, opened) or error.what}; the worker was ended"
+        if isinstance(error, Lost):
+            raise _gone(engine, error) from None
         raise
     except BaseException:
         remove(api, container)
@@ -293,9 +295,16 @@ def _back(engine: Engine) -> None:
             engine.client.api.ping()
             return
         time.sleep(0.5)
-    said = f" ({engine.link.said()})" if engine.link and engine.link.said() else ""
-    hint = f"when `{engine.link.target.command}` answers again" if engine.link else "start Docker again"
-    raise Lost(f"{engine.name} went away and did not come back{said}", hint)
+    raise Lost("Docker went away", "start Docker again")
+
+
+def _gone(engine: Engine, error: Lost) -> Lost:
+    """Return the loss of an engine that did not come back, with what its machine says."""
+    if engine.link is None:
+        return Lost(f"{error.what}, and did not come back", error.hint)
+    said = engine.link.said() or "no connection"
+    hint = f"when `{engine.link.target.command}` gets through"
+    return Lost(f"{error.what}, and did not come back ({said})", hint)
 
 
 # --- after it ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.docker import engine
@@ -144,6 +145,29 @@ class Board:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         return pids
+
+    def freeze_listener(self) -> list[int]:
+        """Let nobody connect either."""
+        os.kill(self._sshd(), signal.SIGSTOP)
+        return [self._sshd()]
+
+    # --- its disk ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Fill the disk."""
+        filler = self.engine_folder / "filler"
+        free = os.statvfs(self.engine_folder)
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - 4096)
+        # What fallocate left, block by block.
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     def _sshd(self) -> int:
         return int((self.folder / "sshd.pid").read_text())

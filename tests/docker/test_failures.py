@@ -30,12 +30,15 @@ Make = Callable[[str], str]
 class Running:
     """A run in the background, once its container runs."""
 
-    def __init__(self, engine: Engine, checkout: Path, folder: Path, *more: str) -> None:
+    def __init__(
+        self, engine: Engine, checkout: Path, folder: Path, *more: str, env: Mapping[str, str] | None = None
+    ) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": str(checkout),
             "DOCKER_HOST": engine.url,
             images.STANDIN_SWITCH: "1",
+            **(env or {}),
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "repro", *run_arguments("tiny", *LONG, *more)],

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from repro import containers
-from tests.docker.conftest import Call, run_arguments
+from tests.docker.conftest import RELEASE, Call, run_arguments
 from tests.docker.lab import Board
 from tests.docker.test_cpu import record_of
 
 pytestmark = pytest.mark.needs("sshd", "mount")
-RELEASE = "ort-1.31.1"
 ON_CPU = ("--device", "cpu", "--release", RELEASE)
 
 
