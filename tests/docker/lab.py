@@ -124,6 +124,11 @@ class Board:
             time.sleep(0.05)
         raise AssertionError((self.folder / "sshd.log").read_text())
 
+    def reload_sshd(self) -> None:
+        """Have new connections served by what the configuration says now."""
+        os.kill(self._sshd(), signal.SIGKILL)
+        self.start_link()
+
     def stop_link(self) -> None:
         self.kill_link(listener=True)
 
