@@ -139,7 +139,7 @@ def test_a_board_that_reboots(start: Start, board: Board, far: Call, tmp_path: P
     assert status == 75, errors
     assert seconds < NOTICED_S
     assert "Connection refused" in errors, "what ssh says is passed on"
-    cut = sealed_later(far, tmp_path).protocol.cut_short
+    cut = sealed_later(far, tmp_path).cut_short
     assert cut is not None
     assert "the board was rebooted" in cut.reason
 
