@@ -885,7 +885,7 @@ def releases(context: click.Context) -> None:
             state = f"in {environments.place(row)}"
         else:
             state = "installed when asked for"
-        click.echo(f"{row.device:<6} {row.name:<22} {state}")
+        click.echo(f"{row.device:<6} {row.name:<24} {state}")
 
 
 @releases.command()

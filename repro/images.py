@@ -8,24 +8,22 @@ in its labels and in `/opt/repro/proof.json`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
-import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from repro import proc, releases
+from repro import releases, supplies
 from repro.containers import Engine, answering, first_line
-from repro.errors import Lost, Refused, ReproError, Unavailable, UsageError
+from repro.errors import Lost, Refused, ReproError, Unavailable
 from repro.releases import Row
 from repro.trtexec import flags as trtexec
 
@@ -36,15 +34,11 @@ RELEASE, LOCK, RECIPE = "trt-repro.release", "trt-repro.lock", "trt-repro.recipe
 BASE_NAME, BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
 STANDIN = "base.standin"
 KEPT_LABELS = (RELEASE, LOCK, RECIPE, BASE_NAME, BASE_DIGEST, STANDIN)
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 DEVICE_ARCHITECTURE = {"orin": "arm64", "x86": "amd64"}
 BUILD_TIMEOUT_S = 3600
 FREE_BYTES = {"cpu": 2 * 2**30}
 """Room that a build needs in the engine's folder; TensorRT's bases take up to 10 GiB unpacked."""
 FREE_BYTES_TENSORRT = 15 * 2**30
-PYTHON = "3.11"
-GLIBC_MINORS = range(17, 32)
-"""Wheels for glibc 2.17 to 2.31, the oldest of all bases (Ubuntu 20.04)."""
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -61,16 +55,6 @@ class Image(msgspec.Struct, frozen=True):
     def standin(self) -> bool:
         """Tell whether its base only stands in for the real one, as tests do it."""
         return self.labels.get(STANDIN) == "true"
-
-
-class Locked(msgspec.Struct, frozen=True):
-    """What was really seen of a release's image, in `images/lock.json`."""
-
-    base: str
-    base_digest: str
-    lock: str
-    image_id: str
-    seen_utc: str
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -98,7 +82,7 @@ def recipe(row: Row, architecture: str) -> Recipe:
         "imports": ["msgspec", "numpy", "onnx", *(["onnxruntime"] if row.tensorrt is None else [])],
         "tensorrt": row.tensorrt,
         "trtexec": row.trtexec,
-        "flags": flags(row),
+        "flags": trtexec.relied_on(row.tensorrt) if row.tensorrt else {},
     }
     files = {
         "Dockerfile": (home / row.device / "Dockerfile").read_bytes(),
@@ -116,30 +100,7 @@ def recipe(row: Row, architecture: str) -> Recipe:
     digest = hashlib.sha256(msgspec.json.encode(arguments, order="deterministic"))
     for name in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
-    return Recipe(files, arguments, sha256(lock), f"sha256:{digest.hexdigest()}")
-
-
-COMMON_FLAGS = (
-    "--onnx --saveEngine --loadEngine --loadInputs --inputIOFormats --outputIOFormats --sparsity "
-    "--iterations --duration --warmUp --percentile "
-    "--exportTimes --exportProfile --exportLayerInfo --exportOutput"
-).split()
-"""Options of trtexec that the kit writes whatever the release."""
-
-
-def flags(row: Row) -> dict[str, bool]:
-    """Return the options that the table of flags relies on, and whether a row's trtexec must have each."""
-    known = trtexec.row(trtexec.version(row.tensorrt)) if row.tensorrt else None
-    if known is None:
-        return {}
-    found = dict.fromkeys([*COMMON_FLAGS, known.skip_run, known.streams], True)
-    found |= {mode.option: True for mode in trtexec.MODES[known.modes]}
-    if known.modes == "opt_in":
-        # The other way round is not so: later releases still take the old options, and ignore them.
-        found |= {mode.option: False for mode in trtexec.MODES["opt_out"]}
-    found["--fp16"] = "weak" in known.typing
-    found["--builderOptimizationLevel"] = known.optimization_level
-    return found
+    return Recipe(files, arguments, supplies.sha256(lock), f"sha256:{digest.hexdigest()}")
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -147,11 +108,6 @@ def pins(lock: str) -> dict[str, str]:
     found = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", lock, re.MULTILINE))
     found.pop("pip", None)
     return found
-
-
-def sha256(data: bytes) -> str:
-    """Return a digest as engines write it."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def inspect(engine: Engine, name: str) -> Image | None:
@@ -207,7 +163,7 @@ def usable(engine: Engine, row: Row) -> tuple[Image | None, tuple[str, ...]]:
         told.append(f"{row.image} stands on {image.labels.get(BASE_NAME)} instead of {row.base}; {again}")
     if image.labels.get(RECIPE) != made.digest:
         told.append(f"{row.image} was made by another recipe than this checkout's; {again}")
-    known = locked().get(key(row, engine.architecture))
+    known = releases.locked().get(releases.key(row, engine.architecture))
     seen_digest = image.labels.get(BASE_DIGEST)
     if known and not image.standin and seen_digest != known.base_digest:
         told.append(
@@ -240,17 +196,7 @@ def listing(devices: Iterable[str], engine: Engine | None) -> Iterator[str]:
 # --- the lock of digests -----------------------------------------------------------------------------
 
 
-def key(row: Row, architecture: str) -> str:
-    """Return a row's name in `lock.json`."""
-    return f"{row.device}/{row.name}/{architecture}"
-
-
-def locked() -> dict[str, Locked]:
-    """Return what `images/lock.json` holds."""
-    return msgspec.json.decode((releases.folder() / "lock.json").read_bytes(), type=dict[str, Locked])
-
-
-def lock(engine: Engine, rows: Iterable[Row], now_utc: str) -> dict[str, Locked]:
+def lock(engine: Engine, rows: Iterable[Row], now_utc: str) -> dict[str, releases.Locked]:
     """Write down the digests of the images that the engine has; return the new entries."""
     entries = {}
     for row in rows:
@@ -260,13 +206,13 @@ def lock(engine: Engine, rows: Iterable[Row], now_utc: str) -> dict[str, Locked]
         digest = image.labels.get(BASE_DIGEST, "")
         if image.standin or not digest.startswith("sha256:") or image.labels.get(BASE_NAME) != row.base:
             continue
-        entries[key(row, engine.architecture)] = Locked(
+        entries[releases.key(row, engine.architecture)] = releases.Locked(
             row.base, digest, image.labels.get(LOCK, ""), image.id, now_utc
         )
     if not entries:
         raise Unavailable("this engine has no image to lock", "`repro images build` makes one")
     path = releases.folder() / "lock.json"
-    everything = dict(sorted({**locked(), **entries}.items()))
+    everything = dict(sorted({**releases.locked(), **entries}.items()))
     part = path.with_name("lock.json.part")
     try:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(everything), indent=1) + b"\n")
@@ -282,7 +228,7 @@ def lock(engine: Engine, rows: Iterable[Row], now_utc: str) -> dict[str, Locked]
 def pull(engine: Engine, row: Row, say: Say) -> Image:
     """Pull the base of a row, by its locked digest where one is known."""
     base = str(row.base)
-    known = locked().get(key(row, engine.architecture))
+    known = releases.locked().get(releases.key(row, engine.architecture))
     reference = f"{base.rpartition(':')[0]}@{known.base_digest}" if known else base
     say(f"pulling {reference}")
     layers: dict[str, tuple[int, int]] = {}
@@ -325,8 +271,8 @@ def build(
         under = pull(engine, row, say)
     context = dict(made.files)
     if row.python:
-        context["python.tar.gz"] = _archive(row, engine.architecture, archive, say)
-    for wheel in _wheels(made, engine.architecture, say):
+        context["python.tar.gz"] = supplies.archive(row, engine.architecture, archive, say)
+    for wheel in supplies.wheels(made.files["requirements.lock"], engine.architecture, say):
         context[f"wheels/{wheel.name}"] = wheel.read_bytes()
     digest = under.repo_digest or under.id
     arguments = {
@@ -345,7 +291,7 @@ def build(
 
 def _base(engine: Engine, row: Row) -> Image | None:
     """Return a row's base where the engine has it: the locked one, where one is locked."""
-    known = locked().get(key(row, engine.architecture))
+    known = releases.locked().get(releases.key(row, engine.architecture))
     base = str(row.base)
     return inspect(engine, f"{base.rpartition(':')[0]}@{known.base_digest}" if known else base)
 
@@ -428,20 +374,15 @@ def _failed(row: Row, words: list[str]) -> ReproError:
     return ReproError(f"{row.image} was not built ({'; '.join(said)[:300]})", "mend that and build again")
 
 
-class _refusals:
-    """Turns a refusal by the engine (a status below 500) into one line."""
+@contextlib.contextmanager
+def _refusals(what: str, hint: str) -> Iterator[None]:
+    """Turn a refusal by the engine (a status below 500) into one line."""
+    from docker import errors
 
-    def __init__(self, what: str, hint: str) -> None:
-        self._what, self._hint = what, hint
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        from docker import errors
-
-        if isinstance(error, errors.APIError):
-            raise Unavailable(f"{self._what} ({first_line(error)})", self._hint) from None
+    try:
+        yield
+    except errors.APIError as error:
+        raise Unavailable(f"{what} ({first_line(error)})", hint) from None
 
 
 def pack(files: Mapping[str, bytes], file: Any) -> None:
@@ -451,73 +392,3 @@ def pack(files: Mapping[str, bytes], file: Any) -> None:
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(files[name]), 0o644
             tar.addfile(member, io.BytesIO(files[name]))
-
-
-def cache() -> Path:
-    """Return where fetched archives and wheels are kept."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "trt-repro"
-
-
-def _archive(row: Row, architecture: str, given: Path | None, say: Say) -> bytes:
-    """Return the Python archive of a row: the one given, the cached one, or fetched now."""
-    wanted = releases.archive(str(row.python), architecture)
-    if given is not None:
-        try:
-            data = given.read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"can't read {given} ({error.strerror})", "name another --python-archive"
-            ) from None
-        if sha256(data) != f"sha256:{wanted.sha256}":
-            raise Refused(f"{given} is {sha256(data)}, pinned is {wanted.sha256}", f"fetch {wanted.url}")
-        return data
-    path = cache() / "python" / f"{wanted.sha256}.tar.gz"
-    if path.is_file() and sha256(path.read_bytes()) == f"sha256:{wanted.sha256}":
-        return path.read_bytes()
-    say(f"fetching Python {row.python} for {architecture}")
-    hint = f"fetch it yourself and pass it as --python-archive FILE: {wanted.url}"
-    try:
-        with urllib.request.urlopen(wanted.url, timeout=60) as answer:  # noqa: S310 - https, from the table
-            data = bytes(answer.read())
-    except (urllib.error.URLError, OSError) as error:
-        raise Unavailable(
-            f"can't fetch Python {row.python} ({getattr(error, 'reason', error)})", hint
-        ) from None
-    if sha256(data) != f"sha256:{wanted.sha256}":
-        raise Refused(f"Python {row.python} as fetched is {sha256(data)}, pinned is {wanted.sha256}", hint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
-    return data
-
-
-def _wheels(made: Recipe, architecture: str, say: Say) -> list[Path]:
-    """Return the wheels of a recipe's lock for an architecture, fetched by pip once and checked by hash."""
-    folder = cache() / "wheels" / f"{made.lock_digest.removeprefix('sha256:')[:16]}-{architecture}"
-    if not folder.is_dir():
-        say(f"fetching the wheels for {architecture}")
-        machine = MACHINES[architecture]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-            requirements = Path(name) / "requirements.lock"
-            requirements.write_bytes(made.files["requirements.lock"])
-            platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS]
-            argv = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-            argv += ["--require-hashes", "--no-deps", "--only-binary=:all:", "--implementation", "cp"]
-            argv += ["--python-version", PYTHON, "--dest", f"{name}/wheels", "-r", str(requirements)]
-            for platform in (*platforms, f"manylinux2014_{machine}", f"linux_{machine}"):
-                argv += ["--platform", platform]
-            done = proc.run(argv, timeout_s=BUILD_TIMEOUT_S)
-            if done.returncode:
-                said = done.stderr.decode(errors="replace").strip().splitlines() or ["pip said nothing"]
-                raise Unavailable(
-                    f"can't fetch the wheels ({said[-1][:200]})", "is the package index reachable?"
-                )
-            try:
-                os.rename(f"{name}/wheels", folder)
-            except OSError:
-                if not folder.is_dir():  # Somebody else was faster, and brought the same.
-                    raise
-    return sorted(folder.glob("*.whl"))

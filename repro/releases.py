@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -63,6 +63,16 @@ class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Locked(msgspec.Struct, frozen=True):
+    """What was really seen of a release's image, in `images/lock.json`."""
+
+    base: str
+    base_digest: str
+    lock: str
+    image_id: str
+    seen_utc: str
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: tuple[Row, ...]
     python: dict[str, dict[str, Archive]] = {}
@@ -102,20 +112,24 @@ def find(name: str, device: str, installed: Sequence[str] = ()) -> str:
     """
     here = {row.name for row in table() if row.device == device} | set(installed)
     everywhere = here | {row.name for row in table()}
-    for names in (here, everywhere):
-        matches = [name] if name in names else sorted(known for known in names if known.startswith(name))
-        if matches:
-            break
-    else:
+    matches, elsewhere = _beginning(name, here), _beginning(name, everywhere)
+    if not elsewhere:
         raise unknown("release", name, everywhere)
+    if not matches:
+        meant = elsewhere[0] if len(elsewhere) == 1 else name
+        raise Unavailable(f"{meant} does not exist for {device}", "`repro releases` lists what does")
     if len(matches) > 1:
         raise UsageError(f"release '{name}' could be {', '.join(matches)}", "write more of it")
-    if matches[0] not in here:
-        raise Unavailable(f"{matches[0]} does not exist for {device}", "`repro releases` lists what does")
-    row = row_of(matches[0], device)
-    if row is not None and not row.available and matches[0] not in installed:
-        raise Unavailable(f"{matches[0]} is not available on {device}", row.reason or "")
-    return matches[0]
+    (found,) = matches
+    row = row_of(found, device)
+    if row is not None and not row.available and found not in installed:
+        raise Unavailable(f"{found} is not available on {device}", row.reason or "")
+    return found
+
+
+def _beginning(name: str, names: Collection[str]) -> list[str]:
+    """Return which names `name` may stand for: itself, or those that it begins."""
+    return [name] if name in names else sorted(known for known in names if known.startswith(name))
 
 
 def row_of(name: str, device: str) -> Row | None:
@@ -167,3 +181,16 @@ def default(device: str, *, l4t: str | None = None, driver: str | None = None) -
         if None in (row.driver, driver) or numbers(driver or "") >= numbers(row.driver or "")
     ]
     return max(carried or rows, key=lambda row: numbers(row.name.partition("+")[0]))
+
+
+# --- the lock of digests -----------------------------------------------------------------------------
+
+
+def key(row: Row, architecture: str) -> str:
+    """Return a row's name in `lock.json`."""
+    return f"{row.device}/{row.name}/{architecture}"
+
+
+def locked() -> dict[str, Locked]:
+    """Return what `images/lock.json` holds."""
+    return msgspec.json.decode((folder() / "lock.json").read_bytes(), type=dict[str, Locked])

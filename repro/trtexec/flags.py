@@ -107,3 +107,26 @@ def hole(wanted: Version, device: str) -> Hole | None:
         if each.device == device and numbers(each.first) <= wanted < numbers(each.before):
             return each
     return None
+
+
+COMMON = (
+    "--onnx --saveEngine --loadEngine --loadInputs --inputIOFormats --outputIOFormats --sparsity "
+    "--iterations --duration --warmUp --percentile "
+    "--exportTimes --exportProfile --exportLayerInfo --exportOutput"
+).split()
+"""Options that the kit writes whatever the release."""
+
+
+def relied_on(text: str) -> dict[str, bool]:
+    """Return the options that the kit relies on in a release, and whether it must have each."""
+    known = row(version(text))
+    if known is None:
+        return {}
+    found = dict.fromkeys([*COMMON, known.skip_run, known.streams], True)
+    found |= {mode.option: True for mode in MODES[known.modes]}
+    if known.modes == "opt_in":
+        # The other way round is not so: later releases still take the old options, and ignore them.
+        found |= {mode.option: False for mode in MODES["opt_out"]}
+    found["--fp16"] = "weak" in known.typing
+    found["--builderOptimizationLevel"] = known.optimization_level
+    return found

@@ -49,10 +49,13 @@ def checkout(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def with_trtexec(engine: Engine, under: str, name: str, plays: str, trtexec: str, package: str) -> None:
+def with_trtexec(
+    engine: Engine, under: str, name: str, plays: str, trtexec: str, package: str, evaluator: str = ""
+) -> None:
     """Make a base that has the tests' trtexec at the real one's path, and packages of its version."""
     launcher = (
-        f'#!/bin/sh\nexport TRT_STANDIN_RELEASE={plays} TRT_STANDIN_NAME="$0"\n'
+        f"#!/bin/sh\nexport TRT_STANDIN_RELEASE={plays} TRT_STANDIN_EVALUATOR={evaluator}\n"
+        'export TRT_STANDIN_NAME="$0"\n'
         'exec /opt/repro/venv/bin/python /opt/standin/tests/standin/trtexec.py "$@"\n'
     )
     debs = " && ".join(

@@ -23,6 +23,7 @@ from repro import containers, images, releases
 from repro.containers import Engine
 from repro.errors import ExitCode, Refused, ReproError, Unavailable
 from repro.releases import Row
+from repro.trtexec import flags as trtexec
 from tests.conftest import HADOLINT
 
 FOLDER = releases.folder()
@@ -143,7 +144,7 @@ def test_hadolint_has_nothing_to_say(device: str) -> None:
 
 def test_the_flags_to_prove_follow_the_table() -> None:
     old, new = (
-        images.flags(row)
+        trtexec.relied_on(str(row.tensorrt))
         for row in (
             releases.row_of("trt-8.5.2.2+cuda11.4", "orin"),
             releases.row_of("trt-11.0.0.114+cuda13.3", "x86"),
@@ -202,7 +203,7 @@ def test_a_base_that_is_not_the_locked_one_is_told_with_what_mends_it(locked: Pa
 def test_the_lock_holds_what_was_really_seen(locked: Path) -> None:
     entries = images.lock(engine(image()), releases.table(), "2026-01-01T00:00:00Z")
     assert list(entries) == [f"cpu/{CPU.name}/amd64"]
-    assert images.locked() == entries
+    assert releases.locked() == entries
     made = images.recipe(CPU, "amd64")
     assert json.loads(locked.read_text())[f"cpu/{CPU.name}/amd64"] == {
         "base": CPU.base,
@@ -240,8 +241,8 @@ def test_a_lock_that_can_t_be_written_leaves_the_old_one(
 
 
 def test_the_shipped_lock_names_rows_of_the_table() -> None:
-    keys = {images.key(row, architecture) for row in WITH_IMAGE for architecture in ("amd64", "arm64")}
-    assert set(images.locked()) <= keys
+    keys = {releases.key(row, architecture) for row in WITH_IMAGE for architecture in ("amd64", "arm64")}
+    assert set(releases.locked()) <= keys
 
 
 def test_an_image_of_another_architecture_is_unavailable() -> None:

@@ -23,7 +23,7 @@ launch.compose
 run repeat doctor imported gather plan spec places
 launch.docker launch.host launch.holder launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
-delivery images containers ssh devices environments releases
+delivery images supplies containers ssh devices environments releases
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
 bundle.statement bundle.sign bundle.model bundle.archive

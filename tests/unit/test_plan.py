@@ -244,7 +244,7 @@ def test_arms_that_are_the_same_are_said_to_be() -> None:
         ("tiny", "conv16", UsageError, "tiny and conv16 are two cases"),
         ("tiny", "tiny:nope", UsageError, "unknown variant"),
         ("tiny", "tiny@ort-0.0", UsageError, "unknown release"),
-        ("tiny", "tiny@trt-8.6.2", Unavailable, "does not exist for cpu"),
+        ("tiny", "tiny@trt-8.6", Unavailable, "does not exist for cpu"),
         ("tiny+spin_wait=true", "tiny", Unavailable, "ONNX Runtime on cpu has no setting 'spin_wait'"),
         ("tiny+io_layout=hwc8", "tiny", Unavailable, "not hwc8"),
         ("conv16+precision=fp16", "conv16", Unavailable, "always runs with precision=fp32 on cpu"),

@@ -63,9 +63,10 @@ def test_an_unknown_release_is_told_with_the_nearest() -> None:
         releases.choose("ort-2.1.1", "cpu", INSTALLED)
 
 
-def test_a_release_of_another_device_does_not_exist_for_this_one() -> None:
-    with pytest.raises(Unavailable, match=re.escape("trt-8.5 does not exist for cpu")):
-        releases.choose("trt-8", "cpu", INSTALLED)
+@pytest.mark.parametrize(("name", "told"), [("trt-8", "trt-8.5"), ("trt", "trt")])
+def test_a_release_of_another_device_does_not_exist_for_this_one(name: str, told: str) -> None:
+    with pytest.raises(Unavailable, match=re.escape(f"{told} does not exist for cpu")):
+        releases.choose(name, "cpu", INSTALLED)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("trt-8.5", ": no image"), ("trt-9.1", "")])
