@@ -997,6 +997,38 @@ def lock_images(host: str | None) -> None:
         click.echo(f"{name}  {entry.base_digest}")
 
 
+@cli.command()
+@click.option("--device", default="auto", show_default=True, help="What will be measured on there.")
+@click.option("--release", help="Whose image goes along; default: the device's own.")
+@_host_option
+@click.option("--python", help="Python there, such as 3.10; archive: bring one along. Default: the board's.")
+@click.option(
+    "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
+)
+@click.option("--image/--no-image", default=True, help="Take the image along.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path(), show_default=True, help="File or folder."
+)
+def offline(
+    device: str,
+    release: str | None,
+    host: str | None,
+    python: str | None,
+    python_archive: Path | None,
+    output: Path,
+    *,
+    image: bool,
+) -> None:
+    """Write one tar that installs kit and image where there is no internet."""
+    from repro import offline, places
+
+    engine, row = places.pinned(device, release, host) if image else (None, places.named(device, release))
+    made = offline.contents(row, engine, _say, python=python, archive=python_archive)
+    path = offline.write(made, output, _say)
+    click.echo(f"{_shown(path)}  ({path.stat().st_size / 2**20:.0f} MiB)")
+    click.echo(f"there: tar -xf {path.name} && sh {offline.FOLDER}/install.sh")
+
+
 # --- what the verbs share -------------------------------------------------------------------------
 
 

@@ -123,7 +123,12 @@ def pinned(device: str, release: str | None, host: str | None = None) -> tuple[E
         devices.choose(device)
     engine = connect(host)
     chosen = device_of(engine, device)
-    return engine, _row(chosen, Asked(device=chosen.name, release=release), engine)
+    return engine, _row(chosen, Asked(release=release), engine.board)
+
+
+def named(device: str, release: str | None) -> Row:
+    """Return the row that a user means by a device and a release's name, where no engine is asked."""
+    return _row(devices.choose(device), Asked(release=release), Path("/"))
 
 
 def device_of(engine: Engine, name: str) -> Device:
@@ -177,7 +182,7 @@ def _auto_gpu(device: Device, asked: Asked, say: Say) -> Where:
     if engine is not None:
         # A release that only the host knows is no error yet.
         with contextlib.suppress(Unavailable, UsageError):
-            found = _row(device, asked, engine)
+            found = _row(device, asked, engine.board)
             images.fitting(engine, found)
             row = found
     if engine is not None and row is not None and images.usable(engine, row)[0] is not None:
@@ -197,10 +202,9 @@ def _row_with_image(device: Device, asked: Asked) -> Row | None:
     return row if row is not None and row.base is not None else None
 
 
-def _row(device: Device, asked: Asked, engine: Engine) -> Row:
-    """Return the row to take an image of; without a name the one that fits the board."""
+def _row(device: Device, asked: Asked, board: Path | None) -> Row:
+    """Return the row to take an image of; without a name the one that fits the board with those files."""
     if asked.release is None:
-        board = engine.board
         if not device.gpu:
             return releases.default(device.name)
         seen_l4t, seen_driver = (l4t(board), cuda.driver_version(board)) if board else (None, None)
@@ -218,7 +222,7 @@ def _docker(device: Device, asked: Asked, engine: Engine, say: Say) -> Where:
         if engine.remote:
             raise UsageError("jtop's socket is let in on this machine's own engine only", "leave --jtop out")
         options.jtop_mount(options.JTOP_SOCKET, own=asked.own)
-    row = _row(device, asked, engine)
+    row = _row(device, asked, engine.board)
     if asked.backend not in (None, device.image_backend):
         raise Unavailable(f"images for {device.name} hold no {asked.backend}", "leave --backend out")
     image, told = images.usable(engine, row)

@@ -20,7 +20,7 @@ report.imported report.layers report.comparison report.content report.commands r
 report.preview report.plot report.html report.roofs report.text report
 compare verdict estimate sides comparable power alignment observed
 launch.compose
-run repeat doctor imported gather plan spec places
+run repeat doctor offline imported gather plan spec places
 launch.docker launch.host launch.holder launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 delivery images supplies containers ssh devices environments releases
