@@ -3,6 +3,9 @@
 Everything lies in one folder. The board's boot id is a file that its sshd sees in the kernel's place; its
 disk is a file with a file system. `ssh` in `bin/` is the system's, with a configuration of the board's own,
 for the system's ssh reads that of the user whatever HOME says. Needs root, sshd and loop devices.
+
+`python -m tests.docker.lab start FOLDER` starts one, and prints what a shell must set to reach it as $BOARD;
+`… stop FOLDER` ends it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,7 +33,8 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self._port_file = folder / "port"
+        self.port = int(self._port_file.read_text()) if self._port_file.exists() else _free_port()
         self.known_hosts = folder / "known_hosts"
         self.boot_id = folder / "boot_id"
         self.engine_folder = folder / "disk"
@@ -48,6 +53,7 @@ class Board:
     def make(self) -> None:
         """Make disk, keys and configuration, and start it."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._port_file.write_text(str(self.port))
         for name in ("host_key", "user_key"):
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / name], check=True
@@ -204,3 +210,12 @@ def _processes_naming(text: str) -> list[int]:
             if text in each.read_bytes().decode(errors="replace") and int(each.parent.name) != os.getpid():
                 found.append(int(each.parent.name))
     return found
+
+
+if __name__ == "__main__":
+    board = Board(Path(sys.argv[2]).absolute())
+    if sys.argv[1] == "stop":
+        board.destroy()
+    else:
+        board.make()
+        print(f"export BOARD='{board.url}' PATH='{board.environment()['PATH']}'")
