@@ -44,8 +44,8 @@ fi
 "$python" -m venv --without-pip "$target/venv"
 # pip runs from its own wheel, and takes nothing that is not in the lock.
 pip=$(echo "$here"/wheels/pip-*.whl)
-"$target/venv/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-compile --no-index --disable-pip-version-check \
-  --root-user-action=ignore --require-hashes --find-links "$here/wheels" -r "$here/requirements.lock"
+"$target/venv/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-compile --no-index \
+  --disable-pip-version-check --root-user-action=ignore --require-hashes --find-links "$here/wheels" -r "$here/requirements.lock"
 cp -R "$here/kit" "$here/about" "$target/"
 echo "$target/kit" > "$("$target/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/trt-repro.pth"
 printf '#!/bin/sh\nexec "%s" -m repro "$@"\n' "$target/venv/bin/python" > "$target/bin/repro"
