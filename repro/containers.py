@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64
 ROOM = "make room there, for example by docker system prune"
 INSTALL = "sudo apt install docker.io, or sudo systemctl start docker"
 LOCAL = "unix:///var/run/docker.sock"
+LOCAL_SCHEMES = ("unix://", "http+unix://", "npipe://")
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 BOARD_FILES = (
     BOOT_ID,
@@ -64,7 +64,7 @@ class Engine(msgspec.Struct, frozen=True):
     @property
     def remote(self) -> bool:
         """Tell whether the engine is on another machine."""
-        return not self.url.startswith(("unix://", "http+unix://", "npipe://"))
+        return not self.url.startswith(LOCAL_SCHEMES)
 
     @property
     def name(self) -> str:
@@ -93,14 +93,12 @@ class Engine(msgspec.Struct, frozen=True):
         self.client.close()
         if self.link:
             self.link.close()
-            if self.board:
-                shutil.rmtree(self.board, ignore_errors=True)
 
 
-def connect(host: str | None = None, *, timeout_s: float = TIMEOUT_S) -> Engine:
+def connect(host: str | None = None) -> Engine:
     """Return the engine at `host`, else that of `DOCKER_HOST`, of Docker's context, or this machine's.
 
-    Raises `Unavailable` where none answers. `timeout_s` is the longest wait for one answer.
+    Raises `Unavailable` where none answers.
     """
     try:
         import docker
@@ -111,10 +109,10 @@ def connect(host: str | None = None, *, timeout_s: float = TIMEOUT_S) -> Engine:
         ) from None
     url, more = address(host)
     if url.startswith("ssh://"):
-        return _over_ssh(url, timeout_s)
+        return _over_ssh(url)
     _knock(url)
     try:
-        client = docker.DockerClient(base_url=url, timeout=timeout_s, **more)
+        client = docker.DockerClient(base_url=url, timeout=TIMEOUT_S, **more)
         info, version = client.info(), client.version()
     except (errors.DockerException, OSError) as error:
         raise Unavailable(f"no Docker engine answers at {url} ({first_line(error)})", INSTALL) from None
@@ -148,7 +146,7 @@ def address(host: str | None = None) -> tuple[str, dict[str, Any]]:
     return str(context.Host), {"tls": context.TLSConfig} if context.TLSConfig else {}
 
 
-def _over_ssh(url: str, timeout_s: float) -> Engine:
+def _over_ssh(url: str) -> Engine:
     """Return the engine of a board, with the files that tell what the board is."""
     import docker
     from docker import errors
@@ -157,10 +155,9 @@ def _over_ssh(url: str, timeout_s: float) -> Engine:
         raise Unavailable("boards are reached from Linux and macOS only", "run it there")
     link = ssh.Link(ssh.parse(url)).start()
     try:
-        client = docker.DockerClient(base_url=link.url, timeout=timeout_s)
+        client = docker.DockerClient(base_url=link.url, timeout=TIMEOUT_S)
         info, version = client.info(), client.version()
-        board = Path(tempfile.mkdtemp(prefix="repro-board-"))
-        copy_files(link, board)
+        copy_files(link, link.folder / "board")
     except (errors.DockerException, OSError) as error:
         said = link.said() or first_line(error)
         link.close()
@@ -169,7 +166,7 @@ def _over_ssh(url: str, timeout_s: float) -> Engine:
         link.close()
         raise
     found = describe(client, url, info, version)
-    return msgspec.structs.replace(found, link=link, board=board)
+    return msgspec.structs.replace(found, link=link, board=link.folder / "board")
 
 
 def _no_engine(target: ssh.Target, said: str) -> Unavailable:
@@ -184,6 +181,7 @@ def _no_engine(target: ssh.Target, said: str) -> Unavailable:
 
 def copy_files(link: ssh.Link, folder: Path) -> None:
     """Copy the few files of a board that matter into `folder`, by their own paths; folders stay empty."""
+    folder.mkdir(exist_ok=True)
     script = "; ".join(
         f"if [ -d /{path} ]; then echo '@@ {path} folder'; elif [ -r /{path} ]; then echo '@@ {path} file'; "
         f"head -c 4096 /{path}; echo; fi"
@@ -192,19 +190,15 @@ def copy_files(link: ssh.Link, folder: Path) -> None:
     for part in ("\n" + link.ask(f'sh -c "{script}"')).split("\n@@ ")[1:]:
         head, _, text = part.partition("\n")
         path, _, kind = head.partition(" ")
-        target = folder / path if path in BOARD_FILES else None
-        if target is None:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "folder":
-            target.mkdir()
-        else:
-            target.write_text(text)
+        if path in BOARD_FILES:
+            target = folder / path
+            (target if kind == "folder" else target.parent).mkdir(parents=True, exist_ok=True)
+            if kind == "file":
+                target.write_text(text)
 
 
 def describe(client: Any, url: str, info: dict[str, Any], version: dict[str, Any]) -> Engine:
     """Return an engine from its answers to `info` and `version`."""
-    remote = not url.startswith(("unix://", "http+unix://", "npipe://"))
     return Engine(
         client=client,
         url=url,
@@ -220,7 +214,7 @@ def describe(client: Any, url: str, info: dict[str, Any], version: dict[str, Any
         ),
         memory_bytes=int(info.get("MemTotal") or 0),
         root=str(info.get("DockerRootDir") or ""),
-        board=None if remote else Path("/"),
+        board=Path("/") if url.startswith(LOCAL_SCHEMES) else None,
     )
 
 

@@ -103,22 +103,23 @@ class Link:
     def __init__(self, target: Target) -> None:
         self.target = target
         # Short: a socket's path has at most 104 characters on some systems.
-        self._folder = Path(tempfile.mkdtemp(prefix="repro-"))
-        self._log = self._folder / "log"
+        self.folder = Path(tempfile.mkdtemp(prefix="repro-"))
+        """A private folder that lives as long as the link."""
+        self._log = self.folder / "log"
         self._master: proc.Child | None = None
         self._opening = threading.Lock()
         self._closed = False
         self.opened = 0
         """How often it was opened: more than before means that it was lost in between."""
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._folder / "e"))
+        self._listener.bind(str(self.folder / "e"))
         self._listener.listen(16)
         atexit.register(self.close)
 
     @property
     def url(self) -> str:
         """Address of the board's engine, for this process only."""
-        return f"unix://{self._folder / 'e'}"
+        return f"unix://{self.folder / 'e'}"
 
     def open(self) -> None:
         """Connect, if there is no connection; raise `Unavailable` with what mends it where there can't be."""
@@ -166,27 +167,32 @@ class Link:
         self._listener.close()
         if self._master is not None:
             self._master.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- how --------------------------------------------------------------------------------------
 
+    def _argv(self, *more: str) -> list[str]:
+        options = [word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", "-S", str(self.folder / "c"), *more, *options, *self.target.place]
+
     def _session(self) -> list[str]:
-        return ["ssh", "-S", str(self._folder / "c"), "-o", "LogLevel=ERROR", "-T", *self.target.place]
+        # Without the connection ssh would make one of its own, which nobody counts; so it gets none.
+        return self._argv("-o", "ControlMaster=no", "-o", "ProxyCommand=false")
 
     def _connect(self) -> None:
-        options = [word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}")]
-        argv = ["ssh", "-M", "-S", str(self._folder / "c"), *options, *self.target.place]
         # `cat` lives as long as its input: so the connection ends with this process.
         with self._log.open("wb") as log:
             try:
                 master = proc.Child(
-                    [*argv, f"echo {READY} && exec cat >/dev/null"], stdout=proc.Child.PIPE, stderr=log
+                    [*self._argv("-M"), f"echo {READY} && exec cat >/dev/null"],
+                    stdout=proc.Child.PIPE,
+                    stderr=log,
                 )
             except OSError as error:
                 raise Unavailable(
                     f"can't start ssh ({error.strerror})", "apt install openssh-client"
                 ) from None
-        late = threading.Timer(2 * CONNECT_S, master.let_go)
+        late = threading.Timer(2 * CONNECT_S, master.end, [0.0])
         late.start()
         noise = b""
         for line in master.lines():
@@ -225,7 +231,7 @@ class Link:
 
 def refused(target: Target, said: str) -> Unavailable:
     """Say why there is no connection, from what ssh said, and what mends it."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["ssh said nothing"]
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["it does not answer"]
     host = target.host
     if "IDENTIFICATION HAS CHANGED" in said:
         return Unavailable(

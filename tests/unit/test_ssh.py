@@ -67,7 +67,7 @@ def test_what_is_no_address_is_a_usage_error(url: str, told: str) -> None:
         ),
         ("ssh: connect to host orin port 2222: Connection refused", "Connection refused", "try `ssh -p 2222"),
         ("ssh: Could not resolve hostname orin: Name or service not known", "Could not resolve", "try `ssh"),
-        ("", "ssh said nothing", "try `ssh"),
+        ("", "it does not answer", "try `ssh"),
     ],
 )
 def test_each_refusal_is_one_line_with_the_command_that_mends_it(said: str, what: str, hint: str) -> None:
