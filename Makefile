@@ -19,7 +19,7 @@ B ?=
 # What to compare: bundles for `make compare` (A alone where it is an alternating session), for `make ab`
 # CASE[:VARIANT][@RELEASE][+SETTING=VALUE…].
 BUNDLE ?=
-# The bundle to verify or show; empty: the newest in bundles/.
+# The bundle to verify, show or replay; empty, but for replay: the newest in bundles/.
 PART ?= 1/6
 # Which part of the measurements on a GPU.
 PYTHON ?= python3
@@ -35,8 +35,8 @@ BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ab releases images offline verify show compare doctor cases devices test test-arm64 lint format \
-  bench bench-stats measure-ab measure-gpu schema compose lock clean
+.PHONY: help repro ab releases images offline verify show compare replay doctor cases devices test test-arm64 \
+  lint format bench bench-stats measure-ab measure-gpu schema compose lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -66,6 +66,9 @@ show: $(VENV)/run.stamp ## Show what BUNDLE says (default: the newest).
 
 compare: $(VENV)/run.stamp ## Compare the bundles A and B (and C …, by ARGS).
 	@$(REPRO) compare $(A) $(B) $(ARGS)
+
+replay: $(VENV)/run.stamp ## Run BUNDLE of somebody else's again, and seal the reply.
+	@$(REPRO) replay $(BUNDLE) --device $(DEVICE) --place $(PLACE) $(if $(RELEASE),--release $(RELEASE)) $(ARGS)
 
 doctor: $(VENV)/run.stamp ## Tell what would spoil a measurement here.
 	@$(REPRO) doctor $(ARGS)

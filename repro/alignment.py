@@ -1,17 +1,18 @@
 """Layers of two engines set side by side: the same, changed, fused, split, gone or come.
 
 A runtime names a fused layer after its parts ("conv1 + relu1"). Layers that share a part do the same
-work; what shares none is matched by type and order, as another release may name everything anew.
+work; what shares none is matched by type and order, as another release may name everything anew. Kernels
+that a profiler saw have no names but their numbers: they are matched by tactic and order.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
-from repro.schema import Layer, LayerChange, LayerTensor
+from repro.schema import KERNEL, Layer, LayerChange, LayerTensor
 
 Kind: TypeAlias = Literal["same", "changed", "fused", "split", "regrouped", "gone", "come"]
 _PARTS = re.compile(r"\s*\+\s*|\s*,\s*")
@@ -22,15 +23,9 @@ def align(a: Sequence[Layer], b: Sequence[Layer]) -> tuple[LayerChange, ...]:
     groups = _groups(a, b)
     grouped = {each for group in groups for each in group}
     alone = [[i for i in range(len(side)) if (which, i) not in grouped] for which, side in enumerate((a, b))]
-    matcher = difflib.SequenceMatcher(
-        a=[_kind(a[i]) for i in alone[0]], b=[_kind(b[i]) for i in alone[1]], autojunk=False
-    )
-    matched: set[tuple[int, int]] = set()
-    for block in matcher.get_matching_blocks():
-        for k in range(block.size):
-            pair = {(0, alone[0][block.a + k]), (1, alone[1][block.b + k])}
-            groups.append(pair)
-            matched |= pair
+    pairs = list(_in_order(a, alone[0], b, alone[1]))
+    groups += [{(0, i), (1, j)} for i, j in pairs]
+    matched = {each for i, j in pairs for each in ((0, i), (1, j))}
     groups += [{(0, i)} for i in alone[0] if (0, i) not in matched]
     groups += [{(1, i)} for i in alone[1] if (1, i) not in matched]
     place = {each: n for n, group in enumerate(groups) for each in group}
@@ -59,6 +54,8 @@ def _groups(a: Sequence[Layer], b: Sequence[Layer]) -> list[set[tuple[int, int]]
     holders: dict[str, set[tuple[int, int]]] = {}
     for which, side in enumerate((a, b)):
         for i, layer in enumerate(side):
+            if layer.type == KERNEL:
+                continue  # Its name is its number.
             if not layer.is_reformat:
                 for part in filter(None, _PARTS.split(layer.name.strip("{} "))):
                     holders.setdefault(part, set()).add((which, i))
@@ -76,6 +73,29 @@ def _groups(a: Sequence[Layer], b: Sequence[Layer]) -> list[set[tuple[int, int]]
                 rest.append(group)
         groups = [*rest, joined]
     return [group for group in groups if {which for which, _ in group} == {0, 1}]
+
+
+def _in_order(
+    a: Sequence[Layer], of_a: Sequence[int], b: Sequence[Layer], of_b: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Give the pairs of one identity; what stands between them is paired by its type."""
+    outer = _matcher([_identity(a[i]) for i in of_a], [_identity(b[j]) for j in of_b])
+    for tag, a0, a1, b0, b1 in outer.get_opcodes():
+        if tag == "equal":
+            yield from zip(of_a[a0:a1], of_b[b0:b1], strict=True)
+        elif tag == "replace":
+            between = _matcher([_kind(a[i]) for i in of_a[a0:a1]], [_kind(b[j]) for j in of_b[b0:b1]])
+            for block in between.get_matching_blocks():
+                for k in range(block.size):
+                    yield of_a[a0 + block.a + k], of_b[b0 + block.b + k]
+
+
+def _matcher(a: Sequence[str], b: Sequence[str]) -> difflib.SequenceMatcher[str]:
+    return difflib.SequenceMatcher(a=a, b=b, autojunk=False)
+
+
+def _identity(layer: Layer) -> str:
+    return f"{_kind(layer)}/{layer.tactic}" if layer.type == KERNEL else _kind(layer)
 
 
 def _kind(layer: Layer) -> str:

@@ -194,8 +194,7 @@ def resolve(
         part = "settings"
         settings = msgspec.convert({"optimization_level": None, **case.settings, **change.settings}, Settings)
         part = "values"
-        _check_model(model)
-        _check_settings(settings)
+        check_values(model, settings)
     except (msgspec.ValidationError, ValueError) as error:
         label = f"{case.id}:{variant}" if variant else case.id
         # The error's path begins at `$`, which is a part of the file.
@@ -371,6 +370,12 @@ def _changed(settings: Settings, changes: Mapping[str, str] | Settings) -> Setti
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"a setting can't have this value ({error})", "see docs/writing-cases.md") from None
     return changed
+
+
+def check_values(model: ModelSpec, settings: Settings) -> None:
+    """Raise `ValueError` for a value of the right type that means nothing."""
+    _check_model(model)
+    _check_settings(settings)
 
 
 def _check_model(model: ModelSpec) -> None:

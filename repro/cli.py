@@ -20,10 +20,11 @@ from repro.errors import ExitCode, ReproError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from repro.bundle import Inspection
+    from repro.bundle import Bundle, Inspection
     from repro.gather import Prepared
     from repro.imported import Imported
     from repro.plan import Request
+    from repro.rebuild import Rebuilt
     from repro.run import Done
 
 BUNDLES = Path("bundles")
@@ -222,10 +223,15 @@ def _best(options: dict[str, Any]) -> str:
     from repro import devices
 
     name: str = options["device"]
-    if name == "auto" and options["host"] is None and options["place"] != "docker":
-        name = devices.choose("auto").name
-        _say(f"measuring on {name}, the best that can be measured on here (`repro devices`)")
-    return name
+    if name != "auto" or options["host"] is not None or options["place"] == "docker":
+        return name
+    backend = options["backend"]
+    device = devices.choose("auto", backend)
+    if backend and (why := devices.build_only(device, backend)):
+        _say(f"building for {device.name}, and not running: {why}")
+    else:
+        _say(f"measuring on {device.name}, the best that can be measured on here (`repro devices`)")
+    return str(device.name)
 
 
 def _run(options: dict[str, Any]) -> NoReturn:
@@ -329,16 +335,94 @@ def _verdict(path: Path) -> ExitCode:
 
 
 @cli.command()
+@click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option("--device", default="auto", show_default=True, help="What to run on; auto: what it ran on.")
+@click.option("--release", help="Another release than the bundle's; nothing is installed.")
+@click.option("--backend", help="What builds and executes; default: what it was run with.")
+@click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
+@click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
+@_host_option
+@click.option(
+    "--replay-unknown-signer", "unknown_signer", is_flag=True, help="Replay whoever signed it, or nobody."
+)
+@click.option(
+    "--memory", type=click.IntRange(1), help="Most memory of a process, in GiB; default: 8, on a GPU 48."
+)
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True, help="Work folder."
+)
+@_sealing_options
+def replay(
+    path: Path, unknown_signer: bool, memory: int | None, max_size: int, yes: bool, **options: Any
+) -> None:
+    """Run somebody else's bundle again, and seal the answer to it.
+
+    It is verified, what would run is shown, and nothing in it is executed: its networks are built from its
+    ONNX by this kit's options, confined. The reply answers every claim, and names the bundle by its id.
+    """
+    from repro import replay as steps
+    from repro.plan import Request
+    from repro.report import reply, terminal
+
+    request = Request(max_size_bytes=max_size * 2**20, **options)
+    asked = steps.Asked(
+        path=path,
+        request=request,
+        unknown_signer=unknown_signer,
+        memory_bytes=None if memory is None else memory * 2**30,
+    )
+    with terminal.Watcher(_console(stderr=True)) as watch:
+
+        def agree(original: Bundle, rebuilt: Rebuilt) -> bool:
+            watch.stop()
+            terminal.show_rows(_console(stderr=yes), reply.outline(original, rebuilt))
+            agreed = yes or _confirmed("Run it?")
+            watch.start()
+            return agreed
+
+        def approve(prepared: Prepared) -> bool:
+            watch.stop()
+            return _approve(prepared, yes=yes)
+
+        done = steps.replay(asked, agree, watch, approve, _say)
+    _finish_reply(done, _shown(path))
+
+
+def _finish_reply(done: Done, original: str) -> NoReturn:
+    """Print the answer of a replay, and exit by it."""
+    from repro import bundle
+    from repro.replay import EXIT_CODES
+    from repro.report import reply, terminal
+
+    sealed = bundle.read(done.sealed.path)
+    terminal.show_card(_console(), reply.card(sealed))
+    shown = _shown(done.sealed.path)
+    click.echo(f"\n{shown}  ({done.sealed.size / 1024:.0f} KiB)\nnext: repro verify {shown} {original}")
+    answered = sealed.statement.predicate.reply
+    raise SystemExit(EXIT_CODES[answered.outcome] if answered else ExitCode.NEGATIVE)
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on a terminal; elsewhere nobody could answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("nobody is there to agree", "add --yes")
+    return click.confirm(question, default=False)
+
+
+@cli.command()
 @click.argument("work", type=click.Path(path_type=Path))
 @_sealing_options
 def seal(work: Path, max_size: int, yes: bool, **options: Any) -> None:
     """Seal the work folder of a run that could not do it itself."""
     from functools import partial
 
+    from repro import replay
     from repro.plan import Request
     from repro.run import seal_work
 
     request = Request(case="", max_size_bytes=max_size * 2**20, **options)
+    if replay.is_replay(work):
+        _finish_reply(replay.seal_work(work, request, partial(_approve, yes=yes)), "ORIGINAL")
     _finish(seal_work(work, request, partial(_approve, yes=yes)))
 
 
@@ -407,15 +491,19 @@ def doctor(work: Path) -> None:
 
 @cli.command()
 @click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.argument("original", metavar="[ORIGINAL]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The six findings as JSON.")
 @click.option("--require-signer", metavar="PRINCIPAL", help="Accept this signer only.")
 @click.option(
     "--signers", type=click.Path(path_type=Path), help="Folder with allowed_signers; default: your own."
 )
-def verify(path: Path | None, as_json: bool, require_signer: str | None, signers: Path | None) -> None:
+def verify(
+    path: Path | None, original: Path | None, as_json: bool, require_signer: str | None, signers: Path | None
+) -> None:
     """Check container, files, signature, signer and time of a bundle.
 
-    Default: the newest in bundles/. The numbers themselves are not judged.
+    Default: the newest in bundles/. The numbers themselves are not judged. With the ORIGINAL that a reply
+    answers, both are checked, and that the one belongs to the other.
     """
     from repro import bundle
 
@@ -434,7 +522,28 @@ def verify(path: Path | None, as_json: bool, require_signer: str | None, signers
             _say(f"verifying {_shown(chosen)}")
         terminal.show_inspection(console, inspection)
         _explain(code, inspection, require_signer)
+    if original is not None and code is not ExitCode.NEGATIVE:
+        code = _verify_chain(chosen, original, code, signers)
     raise SystemExit(code)
+
+
+def _verify_chain(path: Path, original: Path, code: ExitCode, signers: Path | None) -> ExitCode:
+    """Print what there is to say of a reply and its original together; return the worst code."""
+    from repro import bundle, replay
+    from repro.report import reply, terminal
+
+    console = _console()
+    inspection = bundle.inspect(original, signers=signers)
+    click.echo(f"\nOriginal {_shown(original)}")
+    terminal.show_inspection(console, inspection)
+    codes = {code, inspection.code()}
+    if ExitCode.NEGATIVE not in codes:
+        found = replay.chain(path, original, signers)
+        click.echo()
+        terminal.show_rows(console, reply.chain(found))
+        codes |= {replay.LINK_CODES[each.state] for each in found}
+    worst = (ExitCode.NEGATIVE, ExitCode.DOES_NOT_APPLY, ExitCode.UNDECIDED)
+    return next((each for each in worst if each in codes), ExitCode.DONE)
 
 
 def _explain(code: ExitCode, inspection: Inspection, require_signer: str | None) -> None:
@@ -461,7 +570,7 @@ def show(
     Default: the newest in bundles/.
     """
     from repro import bundle, imported
-    from repro.report import content
+    from repro.report import reply
 
     chosen = path or _newest()
     if imported.is_json(chosen):
@@ -484,19 +593,33 @@ def show(
     elif markdown:
         from repro.report import markdown as page
 
-        click.echo(page.render(content.report(opened)), nl=False)
+        click.echo(page.render(reply.report(opened)), nl=False)
     else:
         from repro.report import terminal
 
         console = _console()
         if card_only:
-            terminal.show_card(console, content.card(opened))
+            terminal.show_card(console, reply.card(opened))
         elif layers_only:
             from repro.report import layers
 
             terminal.show_tables(console, tuple(layers.tables(opened)))
         else:
-            terminal.show_report(console, content.report(opened))
+            terminal.show_report(console, reply.report(opened))
+
+
+@cli.command()
+@click.argument("path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+def ticket(path: Path | None) -> None:
+    """Print a bundle as text to paste into a ticket.
+
+    The fields are those of NVIDIA/TensorRT's issue template. A reply becomes the answer to paste back.
+    Default: the newest in bundles/.
+    """
+    from repro import bundle
+    from repro.report import ticket as report
+
+    click.echo(report.render(bundle.read(path or _newest())), nl=False)
 
 
 class Share(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only

@@ -36,20 +36,25 @@ DEVICES = {
         ),
         Device(
             "x86",
-            "an NVIDIA GPU in a PC or server, with TensorRT's trtexec, torch or ONNX Runtime",
-            ("trtexec", "torch", "onnxruntime"),
+            "an NVIDIA GPU in a PC or server, with TensorRT, TensorRT-RTX, torch or ONNX Runtime",
+            ("trtexec", "tensorrt", "torch", "onnxruntime", "tensorrt_rtx"),
             "standard",
             gpu=True,
         ),
-        Device("orin", "a Jetson Orin, with TensorRT's trtexec", ("trtexec",), "standard", gpu=True),
+        Device("orin", "a Jetson Orin, with TensorRT", ("trtexec", "tensorrt"), "standard", gpu=True),
     )
 }
 
 
-def choose(name: str) -> Device:
-    """Return the device `name`; `auto` is the best one that this version can measure on here."""
+def choose(name: str, backend_name: str | None = None) -> Device:
+    """Return the device `name`; `auto` is the best one that this version can measure on here.
+
+    With a backend that builds without a GPU, it is the one that such a build is for.
+    """
     if name == "auto":
         x86 = DEVICES["x86"]
+        if backend_name is not None and backends.builds_without_gpu(backend_name):
+            return x86
         return x86 if cuda.present() and availability(x86) is None else DEVICES["cpu"]
     if name not in DEVICES:
         raise unknown("device", name, [*DEVICES, "auto"])
@@ -69,6 +74,17 @@ def backend(device: Device, name: str | None = None) -> str:
     if chosen is None:
         raise next(iter(lacking.values()))  # Say how to get the best.
     return chosen
+
+
+def build_only(device: Device, backend_name: str) -> str | None:
+    """Return why a backend can build on `device` here and not run, `None` where it can run."""
+    if not device.gpu or not backends.builds_without_gpu(backend_name):
+        return None
+    try:
+        cuda.look()
+    except Unavailable as error:
+        return error.what
+    return None
 
 
 def standing(device: Device) -> tuple[str | None, str]:
@@ -94,7 +110,13 @@ def _try(device: Device, names: Sequence[str]) -> tuple[str | None, dict[str, Un
         # It plays the GPU too; whether it may is up to its release.
         trtexec.release(gpu=True)
         return trtexec.NAME, {}
-    gpu = cuda.look() if device.gpu else None
+    gpu = None
+    if device.gpu:
+        try:
+            gpu = cuda.look()
+        except Unavailable:
+            if not all(map(backends.builds_without_gpu, names)):
+                raise
     lacking: dict[str, Unavailable] = {}
     for name in names:
         lacks = _lacks(name, device, gpu)

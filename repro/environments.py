@@ -34,7 +34,7 @@ from repro.schema import ReleaseSeen
 if sys.platform != "win32":
     import fcntl
 
-IN_PYTHON = frozenset({"onnxruntime", "torch"})
+IN_PYTHON = frozenset({"onnxruntime", "torch", "tensorrt", "tensorrt_rtx"})
 """Backends whose runtime is a package of the interpreter that runs the turn."""
 NEEDS = ("msgspec", "numpy", "onnx")
 """What a turn imports beside the runtime."""
@@ -54,7 +54,8 @@ try:
     seen = backend.release(gpu=sys.argv[2] == "gpu")
 except ReproError as error:
     sys.exit(error.what)
-importlib.import_module(backend.NAME)
+if not hasattr(backend, "MODULES"):  # Those that have them were imported to be asked.
+    importlib.import_module(backend.NAME)
 sys.stdout.buffer.write(b"release " + msgspec.json.encode(seen))
 """
 _MARK = b"release "

@@ -53,6 +53,12 @@ class Unavailable(ReproError):
     code = ExitCode.DOES_NOT_APPLY
 
 
+class Unknown(ReproError):
+    """Find out whose key it is, then decide."""
+
+    code = ExitCode.UNDECIDED
+
+
 class Lost(ReproError):
     """Something underneath went away; try again once it is back."""
 

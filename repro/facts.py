@@ -12,7 +12,7 @@ import msgspec
 from repro import attained, boards, cases
 from repro.attained import Attained
 from repro.bundle import Bundle
-from repro.errors import ReproError
+from repro.errors import ReproError, Unavailable
 from repro.report import content
 from repro.schema import AnyClaim, ConvStack, Layer, ModelSpec, Record, Reference
 
@@ -90,7 +90,9 @@ def of_bundle(bundle: Bundle) -> Facts:
     """Return the facts of a bundle."""
     predicate = bundle.statement.predicate
     subjects = tuple(record for record in bundle.records.values() if record.role == "subject")
-    first = next(iter(subjects or bundle.records.values()))
+    first = next(iter(subjects or bundle.records.values()), None)
+    if first is None:
+        raise Unavailable(f"{bundle.path.name} holds no record", "name another bundle")
     try:
         variants = tuple(cases.load(first.case.id).variants)
     except ReproError:

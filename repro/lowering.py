@@ -133,11 +133,7 @@ def lower(
     if seconds is not None and seconds != planned["duration_s"]:
         changed["duration_s"] = (seconds, "protocol")
     wanted = {**planned, **{name: value for name, (value, _) in changed.items()}}
-    half = wanted["precision"] == "fp16"
-    # Weak typing narrows what the FP32 file says, as in the thread; one that has only FP16 will do as well.
-    precision: Literal["fp32", "fp16"] = (
-        "fp16" if half and (wanted["typing"] == "strong" or "fp32" not in files) else "fp32"
-    )
+    precision = _model_precision(wanted, files)
     if precision not in files:
         return Unsupported(release, f"it takes a model in {precision}, and the case has none")
     return Commands(
@@ -155,6 +151,27 @@ def lower(
         ),
         notes=tuple(_notes(wanted, row)),
     )
+
+
+def _model_precision(planned: Mapping[str, Scalar | None], files: Collection[str]) -> Literal["fp32", "fp16"]:
+    """Return which of the case's model files is built from.
+
+    Weak typing narrows what the FP32 file says, as in the thread; one that has only FP16 will do as well.
+    """
+    half = planned["precision"] == "fp16"
+    return "fp16" if half and (planned["typing"] == "strong" or "fp32" not in files) else "fp32"
+
+
+def typed(
+    plan: Plan, typings: Collection[str], release: str, files: Collection[str]
+) -> tuple[Plan, Literal["fp32", "fp16"]]:
+    """Return `plan` with a typing that `release` has, and the model file that it is built from."""
+    typing = plan.planned["typing"]
+    if typing not in typings:
+        (only,) = typings
+        change = Substitution("typing", typing, only, release)
+        plan = Plan({**plan.planned, "typing": only}, plan.inapplicable, (*plan.substitutions, change))
+    return plan, _model_precision(plan.planned, files)
 
 
 def _obstacle(

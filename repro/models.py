@@ -75,6 +75,20 @@ def packed(values: FloatArray, layout: str) -> bytes:
     return padded.reshape(n, groups, width, h, w).transpose(0, 1, 3, 4, 2).tobytes()
 
 
+def unpacked(data: bytes, layout: str, spec: TensorSpec) -> FloatArray:
+    """Return the bytes of a TensorRT buffer in `layout` as [n, c, h, w] values, as `packed` has them."""
+    values = np.frombuffer(data, DTYPES[spec.dtype])
+    if layout == "chw":
+        return values.reshape(spec.shape)
+    width = int(layout[3:])
+    n, c, h, w = spec.shape
+    groups = -(-c // width)
+    if layout.startswith("hwc"):
+        return values.reshape(n, h, w, groups * width).transpose(0, 3, 1, 2)[:, :c]
+    whole = values.reshape(n, groups, h, w, width).transpose(0, 1, 4, 2, 3)
+    return whole.reshape(n, groups * width, h, w)[:, :c]
+
+
 def input_code(seed: str, spec: TensorSpec) -> str:
     """Return Python that writes `packed(inputs(seed, spec), layout)` to input.bin, with numpy alone."""
     kind = np.dtype(DTYPES[spec.dtype]).name
@@ -140,6 +154,11 @@ def tensors(spec: ModelSpec, precision: str) -> tuple[TensorSpec, TensorSpec]:
     """Return the network's input and output."""
     source, result = shapes(spec)
     return TensorSpec("input", source, precision, "chw"), TensorSpec("output", result, precision, "chw")
+
+
+def size_bytes(spec: TensorSpec) -> int:
+    """Return what a network input or output takes."""
+    return math.prod(spec.shape) * np.dtype(DTYPES[spec.dtype]).itemsize
 
 
 def file_precision(precision: str) -> str:

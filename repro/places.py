@@ -90,11 +90,11 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
         if asked.on_host:
             raise UsageError(asked.on_host, f"leave --{'host' if asked.host else 'place docker'} out")
         engine = connect(asked.host)
-        device = device_of(engine, asked.device)
+        device = device_of(engine, asked.device, asked.backend)
         if asked.device == "auto":
             say(f"measuring on {device.name}, the best that the engine's machine has")
         return _docker(device, asked, engine, say)
-    device = devices.choose(asked.device)
+    device = devices.choose(asked.device, asked.backend)
     if asked.gpu is not None or asked.jtop:
         raise UsageError("--gpu and --jtop are for a container", "add --place docker")
     if asked.place == "host" or asked.on_host:
@@ -131,10 +131,10 @@ def named(device: str, release: str | None) -> Row:
     return _row(devices.choose(device), Asked(release=release), Path("/"))
 
 
-def device_of(engine: Engine, name: str) -> Device:
+def device_of(engine: Engine, name: str, backend: str | None = None) -> Device:
     """Return the device `name`; `auto` is what the engine's machine is."""
     if name != "auto" or not engine.remote:
-        return devices.choose(name)
+        return devices.choose(name, backend)
     if engine.board is not None and l4t(engine.board) is not None:
         return devices.choose("orin")
     gpu = engine.architecture == "amd64" and ("nvidia" in engine.runtimes or engine.cdi)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -32,6 +32,7 @@ from repro.schema import (
     Reference,
     ResolvedCase,
     Subject,
+    Work,
 )
 from repro.spec import Spec
 
@@ -127,6 +128,8 @@ class Wanted(NamedTuple):
 
 
 Experiments = dict[str, cases.Experiment]
+Count = Callable[[bytes, str, str], Work]
+"""From a model, its precision and the layout of its ends to its work."""
 
 
 class Planned(NamedTuple):
@@ -150,7 +153,8 @@ def make(request: Request, say: Say = _quiet) -> Planned:
     where = choose_place(request, {request.release}, say)
     environment = places.environment(where, request.release, request.python, say)
     wanted = [Wanted("subject", cases.resolve(case, variant), environment) for variant in variants]
-    if where.device.gpu if request.calibrate is None else request.calibrate:
+    calibrate = where.device.gpu and not devices.build_only(where.device, where.backend)
+    if calibrate if request.calibrate is None else request.calibrate:
         wanted += [
             Wanted("calibration", cases.resolve(cases.load(name), None), environment) for name in CALIBRATION
         ]
@@ -217,8 +221,13 @@ def estimate_s(request: Request) -> float:
         where = Where(device=device, backend=device.image_backend)
     protocol = protocol_of(request, where)
     calibration = len(CALIBRATION) if where.device.gpu and request.calibrate is not False else 0
+    return session_s(protocol, len(variants) + calibration)
+
+
+def session_s(protocol: Protocol, subjects: int) -> float:
+    """Return about how long a session of so many subjects takes, by its protocol alone."""
     run_s = protocol.seconds + protocol.preheat_max_s / 2 + TURN_OVERHEAD_S
-    round_s = run_s * protocol.runs * (len(variants) + calibration)
+    round_s = run_s * protocol.runs * subjects
     rounds = protocol.builds
     if protocol.budget_s is not None:
         rounds = max(1, min(rounds, int(protocol.budget_s // round_s)))
@@ -239,7 +248,7 @@ def choose_place(
     if request.python or any(side.python for side in request.arms or ()):
         on_host = "an interpreter that is named is the host's"
         # The kit's own environment need not have the runtime that the other one has.
-        names = devices.choose(device).backends
+        names = devices.choose(device, backend).backends
         backend = backend or next((name for name in names if name in environments.IN_PYTHON), None)
     elif len(releases) > 1:
         on_host = "a container holds one release, and these are two"
@@ -279,9 +288,10 @@ def compose(
     seed: int | None = None,
     parent: str | None = None,
     say: Say = _quiet,
+    count: Count = work.count,
 ) -> Planned:
-    """Put together a job of experiments that were chosen."""
-    if request.keep_log and not where.runtime.BUILD_OUTLIVES_PROCESS:
+    """Put together a job of experiments that were chosen; `count` tells the work of a model."""
+    if request.keep_log and where.backend != trtexec.NAME:
         raise UsageError(f"--keep-log keeps trtexec's log, and {where.backend} is measured", "leave it out")
     if request.threads is not None and request.threads < 1:
         raise UsageError("--threads must be above 0")
@@ -293,7 +303,7 @@ def compose(
         prefix = f"{each.arm.lower()}-" if each.arm else ""
         name = f"{prefix}{variant}-{each.environment.release.name}"
         experiments[name] = experiment
-        subjects.append(_subject(name, each, where, protocol))
+        subjects.append(_subject(name, each, where, protocol, count))
     asked = [subject for subject in subjects if subject.role == "subject"]
     refused = [subject for subject in asked if subject.refused]
     # An arm alone compares nothing.
@@ -334,7 +344,9 @@ def _say_of_arms(a: Subject, b: Subject, *, say: Say) -> None:
         say("both arms are the same experiment: this shows the noise of the machine and nothing else")
 
 
-def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Subject:
+def _subject(
+    name: str, wanted: Wanted, where: Where, protocol: Protocol, count: Count = work.count
+) -> Subject:
     """Plan one experiment for a device and backend, or say why it can't run there."""
     device, backend, experiment = where.device, where.runtime, wanted.experiment
     case = experiment.case
@@ -354,6 +366,13 @@ def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Sub
         refused = f"the case has no model in {file_precision}"
     release, interpreter = wanted.environment.release.name, wanted.environment.interpreter
     commands: tuple[Command, ...] = ()
+    if refused is None and planned.planned["precision"] == "int8" and "typing" in planned.planned:
+        refused = _without_quantisation(experiment)
+    if hasattr(backend, "typings"):
+        seen = wanted.environment.release
+        planned, file_precision = lowering.typed(
+            planned, backend.typings(seen.version), seen.name, tuple(experiment.onnx)
+        )
     if refused is None and backend.NAME == trtexec.NAME:
         lowered = for_trtexec(experiment, device, release, protocol)
         if isinstance(lowered, lowering.Unsupported):
@@ -376,7 +395,7 @@ def _subject(name: str, wanted: Wanted, where: Where, protocol: Protocol) -> Sub
         model_digests=experiment.model_digests,
         tolerances=case.tolerance,
         commands=commands,
-        work=work.count(data, precision, experiment.settings.io_layout) if data else None,
+        work=count(data, precision, experiment.settings.io_layout) if data else None,
         refused=refused,
         arm=wanted.arm,
         # An image has proved its release when it was built, under a name that the runtime doesn't know.
@@ -392,8 +411,8 @@ def for_trtexec(
     """Return the commands of an experiment on a release of trtexec, or why it can't run it."""
     on_device = experiment.case.on.get(device.name, {})
     planned = lowering.plan(experiment.settings, on_device, device.name, trtexec.settings(gpu=True)).planned
-    if planned["precision"] == "int8" and not models.may_be_quantised(experiment.model):
-        return lowering.Unsupported(release, "int8 comes from Q/DQ nodes, and this model has none")
+    if planned["precision"] == "int8" and (reason := _without_quantisation(experiment)):
+        return lowering.Unsupported(release, reason)
     return lowering.lower(
         planned,
         release,
@@ -402,6 +421,13 @@ def for_trtexec(
         seconds=protocol.seconds,
         iterations=protocol.iterations,
     )
+
+
+def _without_quantisation(experiment: cases.Experiment) -> str | None:
+    """Return why TensorRT makes no INT8 of a model, `None` where it does."""
+    if models.may_be_quantised(experiment.model):
+        return None
+    return "int8 comes from Q/DQ nodes, and this model has none"
 
 
 def _without_point(experiment: cases.Experiment, planned: lowering.Plan) -> str | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, boards, measure, models, telemetry, work
+from repro import backends, boards, devices, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
 from repro.devices import DEVICES
@@ -57,6 +57,8 @@ MEMORY_CLOCKS = (("nvml", "memory_clock"),)
 """Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
+FOREIGN_LEAST_S = 0.05
+"""And above this: five counters of 10 ms ticks (/proc/stat) differ by as much when nothing runs."""
 
 
 class Sitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +82,16 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     virtualised: str | None
     gpu: Gpu | None
     """The device under test, where it is one."""
+    no_gpu: str | None = None
+    """Why there is none, where the backend builds without one and nothing can be run."""
 
     @classmethod
     def begin(cls, job: Job) -> Sitting:
         """Look at the machine."""
         now = datetime.datetime.now(datetime.timezone.utc)
         cores = usable_cores()
-        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin else None
+        no_gpu = devices.build_only(DEVICES[job.device], job.backend)
+        gpu = cuda.look() if DEVICES[job.device].gpu and not job.place.standin and not no_gpu else None
         release = _own_release(job, gpu=DEVICES[job.device].gpu)
         driver = cuda.driver_version() if gpu else None
         if release:
@@ -106,6 +111,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             limits=limits(),
             virtualised=virtualisation(),
             gpu=gpu,
+            no_gpu=no_gpu,
         )
 
     def write(self, out: Path) -> None:
@@ -208,6 +214,8 @@ def _record(
     error = next((stage.error for stage in stages if stage.error), None)
     status: Status = "unavailable" if subject.refused else "failed" if error or not runs else "measured"
     reason = subject.refused or (None if runs else "it ended before anything was measured")
+    if status == "failed" and not error and builds and sitting.no_gpu:
+        status, reason = "built", f"not run, because {sitting.no_gpu}"
     if error:
         # Some libraries explain themselves over many lines; the stage's error keeps them all.
         reason = error.message.strip().partition("\n")[0]
@@ -257,7 +265,7 @@ def _record(
             planned=job.protocol,
             seed=job.seed,
             order=tuple(entry.turn for entry in all_taken),
-            builds_done=len({run.build for run in runs}),
+            builds_done=len(builds) if status == "built" else len({run.build for run in runs}),
             warm_up_ms=subject.settings.warm_up_ms,
             l2_state=subject.settings.l2 if sitting.gpu else "not_controlled",
             timer=backend.TIMER
@@ -401,14 +409,18 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     return records
 
 
+def _foreign_load(foreign_s: float | None, measured_s: float) -> tuple[Flag, ...]:
+    if foreign_s is None or foreign_s <= max(FOREIGN_LEAST_S, FOREIGN_SHARE * measured_s):
+        return ()
+    return (Flag("foreign_load", f"other processes used {foreign_s / measured_s:.0%} of a core"),)
+
+
 def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
     flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
-    foreign = host.change("foreign_cpu", window) if host else None
-    seconds = (window.end_ns - window.start_ns) / 1e9
-    if foreign is not None and foreign / seconds > FOREIGN_SHARE:
-        flags.append(Flag("foreign_load", f"other processes used {foreign / seconds:.0%} of a core"))
+    foreign_s = host.change("foreign_cpu", window) if host else None
+    flags += _foreign_load(foreign_s, (window.end_ns - window.start_ns) / 1e9)
     nvml = recording.probes.get("nvml")
     if nvml:
         flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
@@ -533,6 +545,7 @@ WHY_MISSING = {
     "builds.timing_cache": "this backend has no timing cache",
     "builds.layers": "the layers stand in the record",
     "builds.check": "the turn ended before the check",
+    "builds.jit_seconds": "the builder compiled the kernels, or the engine was not loaded",
     "builds.check.error": "the sampled output is not finite",
     "runs.mean_power_w": NO_GPU,
     "runs.sm_clock_mhz": NO_GPU,

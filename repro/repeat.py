@@ -19,7 +19,7 @@ from repro.errors import Refused, Unavailable, UsageError
 from repro.places import Where
 from repro.plan import ArmRequest, Planned, Request, Wanted
 from repro.probes.host import usable_cores
-from repro.schema import RECORD_NAME_PATTERN, Protocol, Record, Scalar
+from repro.schema import RECORD_NAME_PATTERN, Arm, Protocol, Record, Scalar
 from repro.spec import parse
 
 BOUNDS = {
@@ -61,12 +61,12 @@ def like(request: Request, opened: bundle.Bundle, say: Say) -> Planned:
     _refuse_options(request, "--like repeats everything", FIXED, "or take --against to change something")
     if request.case:
         raise UsageError("--like takes the case from the bundle", f"leave {request.case} out")
-    first = _first(opened, say)
-    with _known_here():
+    first = leading(opened, say)
+    with known_here():
         releases = {record.runtime.release.name for record in opened.records.values()}
         where = _where(request, first, {*releases}, say)
         wanted = [_wanted(request, record, where, say) for record in opened.records.values()]
-    protocol = _protocol(first)
+    protocol = bounded_protocol(first)
     planned = plan.compose(
         request, where, wanted, protocol, seed=first.protocol.seed, parent=opened.id, say=say
     )
@@ -85,12 +85,12 @@ def against(request: Request, opened: bundle.Bundle, say: Say) -> Planned:
     _refuse_options(
         request, "--against repeats the bundle beside it", FIXED_AGAINST, "--rounds says how often"
     )
-    first = _first(opened, say)
+    first = leading(opened, say)
     spec = parse(request.case) if request.case else None
     record = _chosen(opened, spec.variant if spec else None, named=spec is not None)
     if spec is not None and spec.case != record.case.id:
         raise UsageError(f"the bundle is of {record.case.id}", f"not of {spec.case}")
-    with _known_here():
+    with known_here():
         of_a = record.runtime.release.name
         of_b = (spec.release if spec else None) or request.release
         if of_b is None and request.place == "docker":
@@ -108,7 +108,7 @@ def against(request: Request, opened: bundle.Bundle, say: Say) -> Planned:
         b = b._replace(threads=b.threads or a.threads)
     if request.threads is not None:
         b = b._replace(threads=request.threads)
-    base = plan.protocol_of(request, where) if request.protocol else _protocol(first)
+    base = plan.protocol_of(request, where) if request.protocol else bounded_protocol(first)
     given = {"seconds": request.duration_s, "iterations": request.iterations}
     base = msgspec.structs.replace(base, **{k: v for k, v in given.items() if v is not None})
     protocol = measure.alternating_protocol(
@@ -126,7 +126,7 @@ def _refuse_options(request: Request, why: str, names: tuple[str, ...], hint: st
         raise UsageError(f"{why}, so {options} can't be given", f"leave that out, {hint}")
 
 
-def _first(opened: bundle.Bundle, say: Say) -> Record:
+def leading(opened: bundle.Bundle, say: Say) -> Record:
     """Return the record that tells of the session; raise where the bundle holds none to repeat."""
     records = list(opened.records.values())
     first = next((record for record in records if record.role == "subject"), None)
@@ -187,22 +187,35 @@ def _wanted(request: Request, record: Record, where: Where, say: Say) -> Wanted:
             f"{'its model differs' if theirs != ours else 'its model is the same'})",
             f"the bundle has version {record.case.version}, this kit {case.version}",
         )
-    threads = record.board.threads
-    if threads is not None and not 1 <= threads <= usable_cores():
-        raise Unavailable(
-            f"it ran on {threads} threads, and {usable_cores()} cores may be used here",
-            "repeat it on a larger machine",
-        )
-    arm = next((turn.arm for turn in record.protocol.order if turn.subject == record.record_name), None)
-    if arm is not None and arm not in plan.ARMS:
-        raise Refused(f"{record.record_name} is of an arm that is neither A nor B")
+    threads = threads_of(record)
+    arm = arm_of(record)
     # `--python` gives the release of what is repeated, or, beside `--against`, that of the other arm.
     python = request.python if request.like else None
     environment = places.environment(where, record.runtime.release.name, python, say)
     return Wanted(record.role, experiment, environment, threads, arm)
 
 
-def _protocol(record: Record) -> Protocol:
+def arm_of(record: Record) -> Arm | None:
+    """Return the arm of an alternating comparison that a record is."""
+    arm = next((turn.arm for turn in record.protocol.order if turn.subject == record.record_name), None)
+    if arm is not None and arm not in plan.ARMS:
+        raise Refused(f"{record.record_name} is of an arm that is neither A nor B")
+    return "A" if arm == "A" else "B" if arm else None
+
+
+def threads_of(record: Record) -> int | None:
+    """Return the threads that a record ran on; raise `Unavailable` where there are fewer cores here."""
+    threads = record.board.threads
+    if threads is not None and not 1 <= threads <= usable_cores():
+        raise Unavailable(
+            f"it ran on {threads} threads, and {usable_cores()} cores may be used here",
+            "repeat it on a larger machine",
+        )
+    return threads
+
+
+def bounded_protocol(record: Record) -> Protocol:
+    """Return a record's protocol; raise `Refused` for one that asks too much."""
     planned = record.protocol.planned
     for name, (low, high) in BOUNDS.items():
         if not low <= getattr(planned, name) <= high:
@@ -218,7 +231,7 @@ def _difference(theirs: dict[str, Scalar | None], ours: dict[str, Scalar | None]
 
 
 @contextlib.contextmanager
-def _known_here() -> Iterator[None]:
+def known_here() -> Iterator[None]:
     """Say of a name in the bundle that it is unknown here: the call was right, the place is not."""
     try:
         yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,10 +74,15 @@ def alone(where: Where, job: Job) -> contextlib.AbstractContextManager[None]:
     return lock.held(job.run_id, job.subjects[0].case.id)
 
 
-def launch(where: Where, job: Job, folder: Path, watch: Watch, say: Say) -> str | None:
-    """Run the worker in its place; return `None`, or how it ended too early."""
+def launch(
+    where: Where, job: Job, folder: Path, watch: Watch, say: Say, confined: Sequence[str] = ()
+) -> str | None:
+    """Run the worker in its place; return `None`, or how it ended too early.
+
+    `confined` goes in front of its command on the host; a container is held as it is.
+    """
     if where.engine is None:
-        return host.launch(folder / "job", folder / "out", watch)
+        return host.launch(folder / "job", folder / "out", watch, confined)
     wanted = places.wanted(where, job, folder / "job")
     return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch, say)
 

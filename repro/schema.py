@@ -564,6 +564,8 @@ class Build(Carried, frozen=True):
     timing_cache: str | None = None
     layers: str | None = None
     check: OutputCheck | None = None
+    jit_seconds: float | None = None
+    """To load it onto the GPU, where that compiles its kernels: apart from `seconds` and from any run."""
 
 
 class Column(Carried, frozen=True):
@@ -642,6 +644,10 @@ class LayerTensor(Carried, frozen=True):
     dtype: str | None
     format: str | None
     dims: tuple[int, ...] | None
+
+
+KERNEL = "kernel"
+"""Type of a layer that is a kernel seen by a profiler: its name is its place in the order."""
 
 
 class Layer(Carried, frozen=True):
@@ -855,6 +861,52 @@ class ResolvedCase(Carried, frozen=True):
     tolerances: dict[str, Tolerance]
 
 
+# --- the answer of a replay ----------------------------------------------------------------------
+
+Outcome: TypeAlias = Literal[
+    "reproduced", "not_reproduced", "undecided", "different_experiment", "could_not_run"
+]
+"""What came of replaying, the strongest first; of several answers the weakest is the overall one."""
+
+
+class Figure(Carried, frozen=True):
+    """A number that an answer rests on, with its 95 % interval; bounds are `None` where nothing repeats."""
+
+    value: float
+    unit: Literal["ms", "ratio", "share", "error"]
+    low: float | None = None
+    high: float | None = None
+
+
+class Answer(Carried, frozen=True, kw_only=True):
+    """What a replay says of one claim, and the comparison behind it as data; prose is made when shown."""
+
+    claim: AnyClaim | None
+    """`None`: nothing was claimed of these records, so their times are set against each other."""
+    records: tuple[str, ...]
+    """Of the original bundle."""
+    outcome: Outcome
+    code: str
+    """The rule that gave the outcome."""
+    there: Figure | None = None
+    here: Figure | None = None
+    because: tuple[Noticed, ...] = ()
+    """What makes it another experiment."""
+    reason: str | None = None
+    """What a machine said: an error's signature, a record's reason."""
+    counts: bool = True
+    """Whether it bears on the overall answer; claims on figures from elsewhere don't."""
+
+
+class Reply(Carried, frozen=True, kw_only=True):
+    """What came of replaying a bundle."""
+
+    outcome: Outcome
+    answers: tuple[Answer, ...]
+    reason: str | None = None
+    """Why it could not run, or is another experiment before anything ran; `None`: it ran."""
+
+
 # --- the bundle ---------------------------------------------------------------------------------
 
 
@@ -886,6 +938,8 @@ class Predicate(Carried, frozen=True, kw_only=True, rename="camel"):
     ticket: str | None
     allowed_findings: tuple[str, ...] = ()
     """Ids of places that looked like secrets and were sealed on the user's word."""
+    reply: Reply | None = None
+    """The answer to the bundle that `parent_bundle_id` names; `None`: this bundle is no reply."""
 
 
 class DigestSet(Carried, frozen=True):

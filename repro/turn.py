@@ -44,6 +44,7 @@ from repro.schema import (
     StageName,
     Subject,
     Summary,
+    TensorSpec,
     TimerCheck,
     Turn,
 )
@@ -57,6 +58,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str
     backend: str
     gpu: bool
+    build_only: bool = False
+    """Whether there is no GPU to execute on: it ends when the engine is built."""
     threads: int
     seed: int
     protocol: Protocol
@@ -203,18 +206,26 @@ def _steps(task: Task, folder: Path, trace: Trace) -> Parts:
         engine = yield from _build(task, trace, backend)
     else:
         with trace.stage("prepare"):
-            engine = backend.reload(Path(task.home), task.subject)
+            engine = backend.reload(Path(task.home), task.subject, lambda: _source(task))
     if task.turn.run is not None:
         yield from _run(task, folder, trace, backend, engine)
+
+
+def _source(task: Task) -> Any:
+    """Return the input of the turn's build, which follows from the job's seed."""
+    return models.inputs(f"{task.seed}/{task.turn.build}", _ends(task.subject)[0])
+
+
+def _ends(subject: Subject) -> tuple[TensorSpec, TensorSpec]:
+    """Return the network's input and output as they are bound."""
+    return models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
 
 
 def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str, object], None, Any]:
     """Build an engine, profile it where it will outlive this turn, and check its output."""
     subject = task.subject
     with trace.stage("prepare"):
-        tensors = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))
-        source = models.inputs(f"{task.seed}/{task.turn.build}", tensors[0])
-        result = check.poison(tensors[1])
+        source, result = _source(task), check.poison(_ends(subject)[1])
         if subject.release is not None:
             seen = backend.release(gpu=task.gpu)
             yield {"release": seen}
@@ -226,12 +237,13 @@ def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str,
             Path(task.model_path),
             Path(task.home),
             subject,
-            gpu=task.gpu,
+            gpu=task.gpu and not task.build_only,
             threads=task.threads,
             source=source,
             result=result,
         )
-        seconds = (measure.now_ns() - begin) / 1e9
+        jit_seconds = getattr(engine, "jit_seconds", None)
+        seconds = (measure.now_ns() - begin) / 1e9 - (jit_seconds or 0.0)
         effective = engine.effective()
         build = Build(
             id=f"b{task.turn.build}",
@@ -242,6 +254,7 @@ def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str,
             plan_sha256=engine.plan_sha256,
             recipe_hash=engine.recipe_hash,
             timing_cache=engine.timing_cache,
+            jit_seconds=jit_seconds,
         )
         yield {
             "build": build,
@@ -252,6 +265,8 @@ def _build(task: Task, trace: Trace, backend: ModuleType) -> Generator[dict[str,
             "provider": ",".join(engine.providers),
         }
         _hold(subject, effective)
+    if task.build_only:
+        return engine
     if backend.BUILD_OUTLIVES_PROCESS:
         with trace.stage("profile"):
             yield {"layers": engine.profile()}
@@ -302,10 +317,10 @@ def _check(
     if precision not in subject.tolerances:
         raise Failure("no_tolerance", f"the case allows no error for {precision}: add it to [tolerance]")
     model = Path(task.model_path)
-    spec = models.tensors(subject.model, models.file_precision(str(subject.planned["precision"])))[1]
     limit = check.tolerance(subject.tolerances[precision], models.weighted_layers(subject.model))
     seed = f"{task.seed}/{task.turn.build}/positions"
-    return check.output(model.read_bytes(), source, output, spec, limit, seed=seed, library=library)
+    ends = _ends(subject)
+    return check.output(model.read_bytes(), source, output, ends[1], limit, seed=seed, library=library)
 
 
 def _measure(task: Task, engine: Any) -> measure.Timed:

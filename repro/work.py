@@ -9,6 +9,7 @@ padded to the vector of the layout. An operator without a rule is named, and nev
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -334,3 +335,10 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     from onnx import helper
 
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+if __name__ == "__main__":
+    # Of a model on standard input, for whoever wants it opened by another process.
+    precision_of, layout_of = sys.argv[1:]
+    counted = count(sys.stdin.buffer.read(), precision_of, layout_of)
+    sys.stdout.buffer.write(msgspec.json.encode(counted))

@@ -80,6 +80,8 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     session = Session(job, job_folder, out, sitting, tell)
     environments.expose(out / SOURCE)
     order = order_of(job)
+    if sitting.no_gpu:
+        order = tuple(turn for turn in order if turn.run is None)
     gpu = sitting.gpu.uuid if sitting.gpu else None
     with Sampler(out / "sampler", os.getpid(), gpu) as sampler:
         taken, cut = take_turns(session, order)
@@ -154,6 +156,7 @@ def take_turn(session: Session, turn: Turn, index: int, left_s: float | None) ->
         model_path=str(session.job_folder / subject.model_file),
         backend=job.backend,
         gpu=DEVICES[job.device].gpu,
+        build_only=session.sitting.no_gpu is not None,
         threads=subject.threads or session.sitting.threads,
         seed=job.seed,
         protocol=job.protocol,

@@ -42,6 +42,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "make": lambda: shutil.which("make") is not None,
     "torch": lambda: importlib.util.find_spec("torch") is not None,
     "onnx-1.17": ONNX_117.is_dir,
+    "tensorrt_rtx": lambda: importlib.util.find_spec("tensorrt_rtx_bindings") is not None,
     "linux": lambda: os.path.isdir("/proc/self"),
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),
     "mount": lambda: _runs("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),

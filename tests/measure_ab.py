@@ -13,9 +13,10 @@ a map of 5 % more rows. A parent imports the runtime, without touching the GPU, 
 each sample, so that each has a CUDA context and a choice of kernels of its own and the import is paid
 once. Sides alternate A B B A. Each child appends a line to FILE; a later call goes on where it ends.
 
-    python tests/measure_ab.py report FOLDER|FILE [--seed 1] [--builds 5] [--trials 20]
+    python tests/measure_ab.py report FOLDER|FILE [--seed 1] [--builds 5] [--rounds 12 24] [--trials 20]
 
-compares by the kit's own rule and counts verdicts. From a pool it draws trials, so these are resampled.
+compares by the kit's own rule and counts verdicts. From a pool it draws trials, so these are resampled;
+from trials with `--rounds` it draws further ones, of so many of their quads.
 """
 
 from __future__ import annotations
@@ -436,15 +437,79 @@ def count(title: str, found: Sequence[tuple[Verdict, Estimate | None]]) -> None:
         print(f"  {reason}: {times}")
 
 
-def report_trials(folder: Path) -> None:
+def mixed(sources: Sequence[Source], rounds: int, count: int, seed: int) -> Iterator[Source]:
+    """Draw `count` trials of `rounds` quads out of all quads of these trials, as `draws` does processes."""
+    shuffle = random.Random(f"{seed}/rounds").shuffle
+    quads = [
+        (source, number)
+        for source in sources
+        for number in sorted({n for seen in source.observed for build in seen.builds for n in build.rounds})
+    ]
+    most = len(quads) // rounds
+    if not most:
+        raise ReproError(f"{len(quads)} quads don't give a trial of {rounds}", "run more, or draw fewer")
+    for drawn in range(count):
+        if drawn % most == 0:
+            shuffle(quads)
+        yield joined(quads[drawn % most * rounds : (drawn % most + 1) * rounds])
+
+
+def joined(quads: Sequence[tuple[Source, int]]) -> Source:
+    """Return these rounds of these trials as one trial; a round keeps its session, and so its partner."""
+    first = quads[0][0]
+    return first._replace(
+        observed=tuple(
+            arm._replace(
+                builds=tuple(
+                    build
+                    for source, number in quads
+                    for seen in source.observed
+                    if seen.arm == arm.arm
+                    for build in seen.builds
+                    if build.rounds == (number,)
+                )
+            )
+            for arm in first.observed
+        )
+    )
+
+
+def spread(sources: Sequence[Source]) -> None:
+    """Print how the runs of all trials lie about the median of their like: noise may have one side only."""
+    alike: dict[tuple[str, int], list[float]] = {}
+    for source in sources:
+        for seen in source.observed:
+            rows = seen.record.model.outputs[0].shape[2]
+            logs = alike.setdefault((seen.record.runtime.release.name, rows), [])
+            logs += [value for build in seen.builds for value in build.runs]
+    for (release, rows), logs in sorted(alike.items()):
+        middle = statistics.median(logs)
+        low, high = (math.exp(float(each)) / 1e6 for each in np.quantile(logs, (0.05, 0.95)))
+        above, below = (
+            sum(sign * (value - middle) > math.log1p(compare.MARGIN) for value in logs) / len(logs)
+            for sign in (1, -1)
+        )
+        print(
+            f"{release}, {rows} rows: {len(logs)} runs, median {math.exp(middle) / 1e6:.2f} ms, "
+            f"90 % within {low:.2f} to {high:.2f} ms; "
+            f"beyond the margin above it {above:.1%}, below {below:.1%}"
+        )
+
+
+def report_trials(folder: Path, rounds: Sequence[int], trials: int, seed: int) -> None:
     """Compare the trials of a folder, each a session that alternates."""
     sources = {path.stem: observed.load(path) for path in sorted(folder.glob("*-[0-9][0-9].zip"))}
     for kind in ("same", "planted", "releases"):
-        found = {name: judged(source) for name, source in sources.items() if name.startswith(kind)}
+        here = {name: source for name, source in sources.items() if name.startswith(kind)}
+        found = {name: judged(source) for name, source in here.items()}
         if found:
             count(kind, list(found.values()))
         for name, (verdict, _) in found.items():
             print(f"    {name}: {verdict.name}: {verdict.sentence}")
+        for number in rounds if found and kind != "releases" else ():
+            title = f"{kind}, resampled, {trials} draws of {number} quads, seed {seed}"
+            count(title, [judged(each) for each in mixed(list(here.values()), number, trials, seed)])
+    spread(list(sources.values()))
 
 
 def report_pool(file: Path, builds: int, trials: int, seed: int) -> None:
@@ -480,7 +545,7 @@ def report_pool(file: Path, builds: int, trials: int, seed: int) -> None:
 def part_report(asked: argparse.Namespace) -> int:
     """Compare what is there."""
     if asked.path.is_dir():
-        report_trials(asked.path)
+        report_trials(asked.path, asked.rounds, asked.trials, asked.seed)
     elif asked.path.is_file():
         report_pool(asked.path, asked.builds, asked.trials, asked.seed)
     else:
@@ -512,7 +577,8 @@ def main(argv: Sequence[str]) -> int:
     one = parts.add_parser("report", help="compare, and count verdicts")
     one.add_argument("path", type=Path)
     one.add_argument("--builds", type=int, default=5, help="of each side of a draw from a pool")
-    one.add_argument("--trials", type=int, default=20, help="draws of each kind from a pool")
+    one.add_argument("--rounds", type=int, nargs="*", default=(), help="quads of a draw from trials")
+    one.add_argument("--trials", type=int, default=20, help="draws of each kind")
     one.add_argument("--seed", type=int, default=1)
     one.set_defaults(part=part_report)
     asked = parser.parse_args(argv)

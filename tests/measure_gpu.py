@@ -3,6 +3,9 @@
 It needs the repository, torch or onnxruntime-gpu, and no network. Bundles are unsigned where OpenSSH is
 missing; then the work folders, packed beside the results, are sealed elsewhere with `repro seal`.
 What came of it is written down in docs/measurements.md.
+
+`python tests/measure_gpu.py claim OUT` measures a bundle with a claim, and `python tests/measure_gpu.py
+replay BUNDLE OUT`, in another sitting, replays it; each takes about three minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +38,7 @@ import numpy.typing as npt  # noqa: E402
 
 from repro import bundle, cases, check, devices, measure, models, telemetry, work  # noqa: E402
 from repro.backends import cuda  # noqa: E402
+from repro.bundle import archive, statement  # noqa: E402
 from repro.observed import key_figure  # noqa: E402
 from repro.proc import Child  # noqa: E402
 from repro.schema import Phase, Record, Subject  # noqa: E402
@@ -588,6 +592,47 @@ def sweep_table(folder: Path) -> None:
         )
 
 
+# --- a claim in one sitting, its replay in another ----------------------------------------------
+
+CLAIM = "ratio record_a=base record_b=hwc8 factor=0.535 tolerance=0.05"
+"""What NHWC takes of the time of NCHW, by docs/measurements.md."""
+
+
+def claim(out: Path) -> None:
+    """Measure conv16 in both layouts, and claim their ratio."""
+    few = ("--builds", "5", "--duration", "1s", "--no-calibrate")
+    run(out, "conv16:base,hwc8", "torch", *few, "--claim", CLAIM)
+
+
+def replay(path: Path, out: Path) -> None:
+    """Replay a bundle through the command line; without OpenSSH here, as an unsigned one of the same id."""
+    with archive.opened(path) as zipped:
+        members = {name: zipped.read(name) for name in zipped.names}
+    signed = [] if shutil.which("ssh-keygen") else ["--unsigned"]
+    if signed:
+        members = {name: data for name, data in members.items() if not name.startswith(statement.SIGNATURES)}
+    original = out / path.name
+    with original.open("wb") as file:
+        archive.write(file, members)
+    argv = [sys.executable, "-m", "repro", "replay", str(original), "--replay-unknown-signer", *signed]
+    places = ["--output", str(out / "bundles"), "--work", str(out / "work"), "--yes"]
+    done = subprocess.run([*argv, *places], capture_output=True, text=True, check=False)
+    say(f"replay: exit {done.returncode}")
+    print(done.stdout + done.stderr[-6000:], flush=True)
+    for made in (out / "bundles").glob("*.zip"):
+        for record in bundle.read(made).records.values():
+            figures(record)
+        print(
+            subprocess.run(
+                [sys.executable, "-m", "repro", "show", str(made)],
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout[:6000],
+            flush=True,
+        )
+
+
 PARTS = (part_torch, part_onnxruntime, part_calibration, part_closely, part_failures, part_sweep)
 
 
@@ -595,16 +640,21 @@ def main(part: str, out: Path) -> None:
     number, _, of = part.partition("/")
     if not number.isdigit() or not 1 <= int(number) <= len(PARTS) or of != str(len(PARTS)):
         sys.exit(f"PART is n/{len(PARTS)}")
+    sitting(f"part-{number}", PARTS[int(number) - 1], out)
+
+
+def sitting(name: str, part: Callable[[Path], None], out: Path) -> None:
+    """Take one part, and pack what it left."""
     out.mkdir(parents=True, exist_ok=True)
-    say(f"part {part}: {(PARTS[int(number) - 1].__doc__ or '').strip()}")
+    say(f"{name}: {(part.__doc__ or '').strip()}")
     say(f"{cuda.look()}, driver {cuda.driver_version()}")
     try:
-        PARTS[int(number) - 1](out)
+        part(out)
     finally:
-        with tarfile.open(out / f"part-{number}.tar.gz", "w:gz") as packed:
-            for name in ("bundles", "work", "killed"):
-                if (out / name).is_dir():
-                    packed.add(out / name, name)
+        with tarfile.open(out / f"{name}.tar.gz", "w:gz") as packed:
+            for folder in ("bundles", "work", "killed"):
+                if (out / folder).is_dir():
+                    packed.add(out / folder, folder)
     say("done")
 
 
@@ -612,5 +662,9 @@ BEGIN = time.monotonic()
 if __name__ == "__main__":
     if sys.argv[1:2] == ["mode"]:
         mode(None if sys.argv[2] == "base" else sys.argv[2], sys.argv[3])
+    elif sys.argv[1:2] == ["claim"]:
+        sitting("claim", claim, Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["replay"]:
+        sitting("replay", lambda out: replay(Path(sys.argv[2]), out), Path(sys.argv[3]))
     else:
         main(sys.argv[1], Path(sys.argv[2]))

@@ -6,8 +6,10 @@ of log lines that may be published), `settings(gpu=…)` (the semantic settings 
 which gives an engine: `poison(values)`, `step()`, `output()`, `effective()`, `layers()`,
 `structure_hash()`, `plan_sha256`, `timing_cache`, `options`, `providers`.
 
-Where a build outlives its process it lies in a folder, and `reload(folder, subject)` gives the engine
-again; such an engine also has `profile()`, its layers with their times, taken apart from any timing.
+Where a build outlives its process it lies in a folder, and `reload(folder, subject, source)` gives the
+engine again; such an engine also has `profile()`, its layers with their times, taken apart from any timing.
+One that compiles when it is loaded tells in `jit_seconds` how long that took. A module that
+`BUILDS_WITHOUT_GPU` gives, without one, an engine that tells its layers and is never executed.
 An engine is measured by the kit's own loop over `step()`, or on a GPU over `enqueue()` on its `queue`;
 one that times itself has `time()` instead, and its module `TIMER`, which says how.
 """
@@ -21,6 +23,8 @@ from repro.errors import unknown
 
 _MODULES = {
     "trtexec": "repro.backends.trtexec",
+    "tensorrt": "repro.backends.tensorrt",
+    "tensorrt_rtx": "repro.backends.tensorrt_rtx",
     "torch": "repro.backends.torch",
     "onnxruntime": "repro.backends.onnxruntime",
 }
@@ -29,6 +33,11 @@ _MODULES = {
 def names() -> tuple[str, ...]:
     """Return the backends of this version."""
     return tuple(_MODULES)
+
+
+def builds_without_gpu(name: str) -> bool:
+    """Tell whether a backend for GPUs builds where none is."""
+    return getattr(load(name), "BUILDS_WITHOUT_GPU", False)
 
 
 def load(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What the backends on NVIDIA GPUs share: the device under test, its events, its queue.
+"""What the backends on NVIDIA GPUs share: the device under test, its memory, its events, its queue.
 
 The CUDA driver's own library through ctypes, so that every backend is timed in the same way whatever
 runtime it brings. `python -m repro.backends.cuda` describes device 0 as JSON; it is a process of its
@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ RESOLUTION_NS = 500
 LOOK_TIMEOUT_S = 60.0
 
 _COMPUTE_MAJOR, _COMPUTE_MINOR, _SM_COUNT, _L2_BYTES, _INTEGRATED = 75, 76, 16, 38, 18
-_EVENT_DEFAULT, _STREAM_NON_BLOCKING = 0, 1
+_EVENT_DEFAULT, _STREAM_NON_BLOCKING, _CAPTURE_THREAD_LOCAL = 0, 1, 1
 
 
 class CudaError(Exception):
@@ -99,6 +100,29 @@ class Driver:
         )
 
 
+class Buffer:
+    """Memory of the device, written and read as a whole."""
+
+    def __init__(self, driver: Driver, address: int, size_bytes: int) -> None:
+        self._driver, self.address, self.size_bytes = driver, address, size_bytes
+
+    def write(self, data: bytes) -> None:
+        """Copy `data`, of the buffer's size, to the device."""
+        self._whole(len(data))
+        self._driver.call("cuMemcpyHtoD_v2", ctypes.c_uint64(self.address), data, ctypes.c_size_t(len(data)))
+
+    def read(self) -> bytes:
+        """Copy what is in it from the device."""
+        data = ctypes.create_string_buffer(self.size_bytes)
+        size = ctypes.c_size_t(self.size_bytes)
+        self._driver.call("cuMemcpyDtoH_v2", data, ctypes.c_uint64(self.address), size)
+        return data.raw
+
+    def _whole(self, size_bytes: int) -> None:
+        if size_bytes != self.size_bytes:
+            raise ValueError(f"{size_bytes} bytes for a buffer of {self.size_bytes}")
+
+
 class Queue:
     """A stream of device 0, with events to time what is enqueued on it.
 
@@ -140,6 +164,34 @@ class Queue:
             "cuEventElapsedTime", ctypes.byref(value), ctypes.c_void_p(first), ctypes.c_void_p(second)
         )
         return value.value * 1e6
+
+    def buffer(self, size_bytes: int) -> Buffer:
+        """Return memory of the device, which is let go with the process."""
+        address = self._driver.number("cuMemAlloc_v2", ctypes.c_size_t(size_bytes), kind=ctypes.c_uint64)
+        return Buffer(self._driver, address, size_bytes)
+
+    def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record what `enqueue` enqueues as a CUDA graph; return what launches it.
+
+        Raise `CudaError` where something in it can't be recorded.
+        """
+        stream = ctypes.c_void_p(self.stream)
+        self._driver.call("cuStreamBeginCapture_v2", stream, _CAPTURE_THREAD_LOCAL)
+        try:
+            enqueue()
+        finally:
+            # Ended even where it failed: a stream that still records can't be used.
+            graph = ctypes.c_void_p()
+            self._driver.call("cuStreamEndCapture", stream, ctypes.byref(graph))
+        launched = ctypes.c_void_p(
+            self._driver.number(
+                "cuGraphInstantiateWithFlags",
+                graph,
+                ctypes.c_ulonglong(0),
+                kind=ctypes.c_void_p,
+            )
+        )
+        return lambda: self._driver.call("cuGraphLaunch", launched, stream)
 
     def flush_l2(self) -> None:
         """Enqueue a write over twice the size of the L2 cache."""

@@ -19,7 +19,7 @@ from repro import cases, export
 from repro.backends import cuda
 from repro.backends.cuda import Queue
 from repro.errors import Unavailable
-from repro.schema import Effective, Layer, Library, ReleaseSeen, Scalar, Subject
+from repro.schema import KERNEL, Effective, Layer, Library, ReleaseSeen, Scalar, Subject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,7 +199,7 @@ class Engine:
         if names is None:
             return None
         return tuple(
-            Layer(f"kernel {i}", "kernel", tactic=name, is_reformat=bool(_REFORMAT.search(name)))
+            Layer(f"kernel {i}", KERNEL, tactic=name, is_reformat=bool(_REFORMAT.search(name)))
             for i, name in enumerate(names)
         )
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,7 +40,8 @@ from repro.schema import (
     TensorSpec,
 )
 from repro.trtexec import exports, layers, readback
-from repro.trtexec.heard import Heard, Outcome, Printed
+from repro.trtexec.forms import LOG_LINES as LOG_LINES
+from repro.trtexec.heard import Heard, Outcome, Printed, cause
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,13 +57,6 @@ USUAL_PATH = Path("/usr/src/tensorrt/bin/trtexec")
 STANDIN_SWITCH = "TRT_REPRO_TEST_STANDIN"
 HELP_TIMEOUT_S = 60.0
 
-LOG_LINES = (
-    # [05/25/2023-18:31:49] [I] [TRT] words; what is verbose names files and layers, and is left out.
-    re.compile(r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[[IWEF]\] .*"),
-    re.compile(r"&&&& (?:RUNNING|PASSED|FAILED|WAIVED) TensorRT\.trtexec .*"),
-)
-"""The forms of lines in a turn's log that may be published."""
-
 _TOLD = (
     "Memory Pools",
     "avgTiming",
@@ -73,8 +67,6 @@ _TOLD = (
     "Profiling verbosity",
 )
 """Labels of the echo that are recorded as they stand: what the kit leaves to trtexec."""
-_CODE = re.compile(r"Error Code (\d+)")
-_NO_MEMORY = re.compile(r"out ?of ?memory|memory \(\d+ bytes\) could not be allocated", re.IGNORECASE)
 _BYTES_PER_EXPORTED_VALUE = 16
 """An output's value as text, with its separator: six significant digits, a sign and an exponent."""
 _DIGITS = 2e-5
@@ -362,12 +354,10 @@ def _failure(status: int, outcome: Outcome, errors: Sequence[str], last: str, *,
         return Failed("out_of_memory", "the kernel ended trtexec: out of memory", signal)
     if signal:
         return Failed("crash", f"trtexec was ended by {signal} after: {words}", signal)
-    if short := next((error for error in errors if _NO_MEMORY.search(error)), None):
-        return Failed("out_of_memory", short)
     if "Unknown option" in words:
         return Failed("unknown_option", "; ".join(error for error in errors if "Unknown option" in error))
-    if code := next(filter(None, map(_CODE.search, errors)), None):
-        return Failed(f"Error Code {code[1]}", words)
+    if known := cause(errors):
+        return Failed(*known)
     if status:
         return Failed("failed" if outcome == "failed" else f"exit {status}", words)
     return Failed("unfinished", f"trtexec ended without saying that it passed, after: {words}")
@@ -414,6 +404,10 @@ def build(
     return engine
 
 
-def reload(folder: Path, subject: Subject) -> Engine:
+def reload(
+    folder: Path,
+    subject: Subject,
+    source: Callable[[], Array],  # noqa: ARG001 - the contract's: trtexec makes up its own
+) -> Engine:
     """Return the engine that an earlier turn built into `folder`."""
     return Engine(folder, subject)

@@ -39,7 +39,7 @@ def check(name: str, data: bytes) -> None:
     while waiting:
         kind, message, depth = waiting.pop()
         try:
-            for number, value in _fields(message):
+            for number, value in fields(message):
                 left -= 1
                 if not left:
                     raise Refused(f"{name} has more parts than a model may have")
@@ -57,22 +57,22 @@ def check(name: str, data: bytes) -> None:
             raise Refused(f"{name} is no ONNX model") from None
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Give number and value of each field; raise `IndexError` or `ValueError` for anything malformed."""
     at = 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = varint(message, at)
         # Some readers drop what is beyond 32 bits, and see another field.
         if not 8 <= tag < 2**32:
             raise ValueError(tag)
         value: int | memoryview
         wire = tag & 7
         if wire == _VARINT:
-            value, at = _varint(message, at)
+            value, at = varint(message, at)
         else:
             size = {_FIXED64: 8, _FIXED32: 4}.get(wire, 0)
             if wire == _BYTES:
-                size, at = _varint(message, at)
+                size, at = varint(message, at)
             elif not size:
                 raise ValueError(wire)
             if size > len(message) - at:
@@ -81,7 +81,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         yield tag >> 3, value
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the number at `at` and where the next one begins; raise as `fields` does."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[at]

@@ -45,7 +45,7 @@ def make(files: Mapping[str, str], predicate: Predicate) -> bytes:
     statement = Statement(
         type=STATEMENT_TYPE,
         subject=tuple(FileDigest(name, DigestSet(files[name])) for name in sorted(files)),
-        predicate_type=RUN_PREDICATE,
+        predicate_type=REPLAY_PREDICATE if predicate.reply else RUN_PREDICATE,
         predicate=predicate,
     )
     return json.dumps(
@@ -65,6 +65,11 @@ def parse(data: bytes) -> Statement:
         raise Refused(f"{NAME} is not an in-toto Statement v1")
     if statement.predicate_type not in (RUN_PREDICATE, REPLAY_PREDICATE):
         raise Refused(f"{NAME} has the predicate type {statement.predicate_type[:80]!r}", "use a newer kit")
+    told = statement.predicate
+    if (statement.predicate_type == REPLAY_PREDICATE) != (told.reply is not None):
+        raise Refused(f"{NAME} is of another type than what it holds")
+    if told.reply is not None and not re.fullmatch(r"[0-9a-f]{64}", told.parent_bundle_id or ""):
+        raise Refused(f"{NAME} is a reply and doesn't say to what")
     return statement
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,13 +13,16 @@ from repro.proc import Child, signal_name
 from repro.worker import Progress
 
 
-def launch(job_folder: Path, out: Path, tell: Callable[[Progress], None]) -> str | None:
+def launch(
+    job_folder: Path, out: Path, tell: Callable[[Progress], None], confined: Sequence[str] = ()
+) -> str | None:
     """Run the worker on `job_folder`, passing on its progress, until its records lie under `out`.
 
+    `confined` is put in front of its command (see `confine`).
     Returns `None`, or how the worker ended before it had written them.
     """
     out.mkdir()
-    argv = [sys.executable, "-m", "repro.worker", str(job_folder), str(out)]
+    argv = [*confined, sys.executable, "-m", "repro.worker", str(job_folder), str(out)]
     with (
         (out / "worker.log").open("wb") as errors,
         Child(argv, stdout=Child.PIPE, stderr=errors) as worker,

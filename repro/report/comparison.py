@@ -91,7 +91,7 @@ def _stamp(comparison: Comparison) -> str | None:
     """Return what is wrong with the bundles, `None` where nothing is."""
     found = []
     if played := [safe(each.file) for each in comparison.bundles if each.standin]:
-        found.append(f"STAND-IN: one of tests took part in {', '.join(played)}; this counts for nothing")
+        found.append(f"STAND-IN: a test program took part in {', '.join(played)}; this counts for nothing")
     if wrong := [each for each in comparison.bundles if each.unverified]:
         files = "; ".join(f"{safe(each.file)}: {safe(each.unverified or '')}" for each in wrong)
         found.append(f"UNVERIFIED: {files}")

@@ -9,10 +9,11 @@ import msgspec
 
 from repro import attained
 from repro.bundle import Bundle
+from repro.errors import Unavailable
 from repro.observed import exp, key_figure
 from repro.report import roofs
 from repro.report.listing import Listing, commands
-from repro.report.text import cut, milliseconds, quantity, safe
+from repro.report.text import cut, kernel, milliseconds, quantity, safe
 from repro.schema import (
     Absolute,
     AnyClaim,
@@ -75,6 +76,15 @@ class Table(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def filled(self) -> Table:
+        """Return the table without those columns that are empty in every row."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] != "–" for row in self.rows)]
+        return Table(
+            self.title,
+            tuple(self.columns[i] for i in kept),
+            tuple(tuple(row[i] for i in kept) for row in self.rows),
+        )
+
 
 class Report(msgspec.Struct, frozen=True):
     """A whole report; every string in it is safe to print."""
@@ -99,7 +109,7 @@ def attained_by(bundle: Bundle) -> tuple[attained.Attained, ...]:
 
 def report(bundle: Bundle) -> Report:
     """Return what there is to say about a bundle."""
-    return Report(card(bundle), tuple(_details(bundle)))
+    return Report(card(bundle), tuple(details(bundle)))
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -107,7 +117,9 @@ def report(bundle: Bundle) -> Report:
 
 def card(bundle: Bundle) -> tuple[Row, ...]:
     """Return at most 12 lines of 80 columns: is it real, and what is it about."""
-    record = next(iter(bundle.records.values()))
+    record = next(iter(bundle.records.values()), None)
+    if record is None:
+        raise Unavailable(f"{bundle.path.name} holds no record", "there is nothing to show")
     others = len(bundle.records) - 1
     claims = bundle.statement.predicate.claims
     more_records = f"; +{others} more record{'s' if others > 1 else ''}" if others else ""
@@ -145,6 +157,12 @@ def card(bundle: Bundle) -> tuple[Row, ...]:
         ("Group", group_key(record)),
     ]
     return tuple(Row(label, _cut(safe(text))) for label, text in rows)
+
+
+def record_rows(record: Record) -> tuple[Row, ...]:
+    """Return the rows of the card that are of one record alone, uncut."""
+    told = {"Board": _board, "Release": _release, "Time": _time, "Protocol": _protocol, "Output": _output}
+    return tuple(Row(label, safe(tell(record), 600)) for label, tell in told.items())
 
 
 def _cut(text: str, reserve: int = 0) -> str:
@@ -215,6 +233,8 @@ def _time(record: Record) -> str:
 
 def _protocol(record: Record) -> str:
     plan = record.protocol.planned
+    if record.status == "built":
+        return f"{plan.name}: {record.protocol.builds_done} of {plan.builds} builds, none of them run"
     return (
         f"{plan.name}: {record.protocol.builds_done} of {plan.builds} builds × {plan.runs} run"
         f"{'s' if plan.runs > 1 else ''}, ≥ {plan.seconds:g} s and ≥ {plan.iterations} iterations each"
@@ -320,7 +340,8 @@ def group_key(record: Record) -> str:
 # --- the details --------------------------------------------------------------------------------
 
 
-def _details(bundle: Bundle) -> Iterable[Table | Listing]:
+def details(bundle: Bundle) -> Iterable[Table | Listing]:
+    """Give the parts below the card."""
     predicate = bundle.statement.predicate
     yield Table(
         "Bundle",
@@ -371,7 +392,7 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
                 (
                     layer.name,
                     layer.type or "–",
-                    layer.tactic or "–",
+                    kernel(layer.tactic) if layer.tactic else "–",
                     _formats(layer.inputs),
                     _formats(layer.outputs),
                     "–" if layer.time_ns is None else milliseconds(layer.time_ns),
@@ -380,7 +401,7 @@ def layers_table(layers: Sequence[Layer], title: str) -> Table:
                 for layer in layers
             )
         ),
-    )
+    ).filled()
 
 
 def _place(record: Record, of: str) -> Table:

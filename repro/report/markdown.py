@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from repro.report.comparison import Account
 from repro.report.content import Report, Table
@@ -53,13 +54,20 @@ def comparison(account: Account) -> str:
 def _table(part: Table | Listing) -> list[str]:
     if not part.rows:
         return []
-    if isinstance(part, Listing):
-        # Longer than any run of backticks in it, so that nothing in it ends the block.
-        longest = max(map(len, re.findall(r"`+", "\n".join(part.rows))), default=0)
-        fence = "`" * max(3, longest + 1)
-        return ["", f"### {escape(part.title)}", "", fence, *part.rows, fence]
-    head = [_row(part.columns), "|" + "---|" * len(part.columns)]
-    return ["", f"### {escape(part.title)}", "", *head, *map(_row, part.rows)]
+    body = code_block(part.rows) if isinstance(part, Listing) else table(part.columns, part.rows)
+    return ["", f"### {escape(part.title)}", "", *body]
+
+
+def code_block(rows: Sequence[str]) -> list[str]:
+    """Return lines to copy, fenced so that nothing in them ends the block."""
+    longest = max(map(len, re.findall(r"`+", "\n".join(rows))), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, *rows, fence]
+
+
+def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return a table, escaped."""
+    return [_row(columns), "|" + "---|" * len(columns), *map(_row, rows)]
 
 
 def _row(cells: tuple[str, ...]) -> str:

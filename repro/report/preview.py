@@ -18,6 +18,7 @@ WHY = (
     (r"records/[^/]+/case/model\..*\.onnx", "the model, so that others can build it"),
     (r"records/[^/]+/samples/.*", "the time of every iteration"),
     (r"records/[^/]+/logs/.*", "lines of the runtime's log whose form is known"),
+    (r"replay/comparison\.json", "the original set against its replay"),
     (r"telemetry/.*", "load, clocks and memory while it ran"),
 )
 SHOWN_CHARACTERS = 200_000

@@ -43,6 +43,12 @@ def show_card(console: Console, card: tuple[Row, ...]) -> None:
         console.print(text, no_wrap=True, overflow="ellipsis", crop=False)
 
 
+def show_rows(console: Console, rows: Sequence[Row]) -> None:
+    """Print lines with a label each, whole."""
+    for row in rows:
+        console.print(Text.assemble((f"{row.label:<12}", "bold"), row.text), soft_wrap=True)
+
+
 def show_report(console: Console, report: Report) -> None:
     """Print the card, then the details."""
     show_card(console, report.card)
@@ -156,14 +162,18 @@ class Watcher:
         )
 
     def __enter__(self) -> Watcher:
-        if self._live:
-            self._live.start()
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Draw, from now on or again."""
+        if self._live:
+            self._live.start()
 
     def stop(self) -> None:
         """Draw no more, so that somebody else may print."""

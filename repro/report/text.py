@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_NAMESPACE = re.compile(r"\b[A-Za-z_]\w*::(?=[A-Za-z_])")
 
 
 def safe(text: str, limit: int = 200) -> str:
@@ -15,6 +17,20 @@ def safe(text: str, limit: int = 200) -> str:
         for char in text[: limit + 1]
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def kernel(name: str) -> str:
+    """Return a kernel's C++ signature without return type, namespaces and parameters, as in `copy<float>`.
+
+    Names of tactics that are no signatures stay as they are.
+    """
+    name = _NAMESPACE.sub("", name.removeprefix("void "))
+    depth = 0
+    for i, char in enumerate(name):
+        depth += (char == "<") - (char == ">")
+        if char == "(" and depth == 0 and i:
+            return name[:i]
+    return name
 
 
 def columns(text: str) -> int:

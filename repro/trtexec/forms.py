@@ -26,6 +26,13 @@ BINDING = re.compile(
 )
 PEAK = re.compile(r"allocators: CPU \d+ MiB, GPU (\d{1,15}) MiB")
 
+LOG_LINES = (
+    # [05/25/2023-18:31:49] [I] [TRT] words; what is verbose names files and layers, and is left out.
+    re.compile(r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[[IWEF]\] .*"),
+    re.compile(r"&&&& (?:RUNNING|PASSED|FAILED|WAIVED) TensorRT\.trtexec .*"),
+)
+"""The forms of lines in a turn's log that may be published."""
+
 GROUPS = {
     "Model Options": "model",
     "Build Options": "build",

@@ -7,6 +7,7 @@ attached to a ticket are another matter: they may be pasted, wrapped or cut.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from repro.trtexec.readback import GRAPH_LOST
@@ -20,6 +21,8 @@ _FIGURES = re.compile(
     r"(GPU Compute Time|Enqueue Time): min = (\S+) ms, max = (\S+) ms, mean = (\S+) ms, median = (\S+) ms(.*)"
 )
 _PERCENTILE = re.compile(r"percentile\(([\d.]+)%\) = (\S+) ms")
+_CODE = re.compile(r"Error Code (\d+)")
+_NO_MEMORY = re.compile(r"out ?of ?memory|memory \(\d+ bytes\) could not be allocated", re.IGNORECASE)
 _DEVICE = ("Selected Device", "Compute Capability", "SMs")
 
 
@@ -82,6 +85,15 @@ class Heard:
     def device(self) -> dict[str, str]:
         """Return what it says of the GPU, as far as that names the GPU's kind."""
         return {label: self.echo[label] for label in _DEVICE if label in self.echo}
+
+
+def cause(errors: Sequence[str]) -> tuple[str, str] | None:
+    """Return a code and the words of what TensorRT's errors say went wrong, `None` where they say no code."""
+    if short := next(filter(_NO_MEMORY.search, errors), None):
+        return "out_of_memory", short
+    if code := next(filter(None, map(_CODE.search, errors)), None):
+        return f"Error Code {code[1]}", errors[0]
+    return None
 
 
 def version(number: int) -> str:

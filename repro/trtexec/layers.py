@@ -32,12 +32,20 @@ _TYPES = {
 }
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _WIDTHS = {"two": 2, "four": 4, "eight": 8, "sixteen": 16, "thirty-two": 32}
-_VECTORIZED = re.compile(r"(\S+) wide channel vectorized row major", re.IGNORECASE)
+_VECTORIZED = re.compile(r"(\S+) wide channel vectorized", re.IGNORECASE)
 _MULTIPLE = re.compile(r"where (?:channel|C) % (\d+) == 0", re.IGNORECASE)
 _TENSOR = re.compile(r"\((\w+\[[\d:,\- ]*\])\)")
+# Behind the dimensions of Myelin's layers stand strides first, and the type before the format.
 _DESCRIBED = re.compile(
-    r"Dimensions: \[([\d,\- ]*)\](?:, Format(?:/Datatype)?: ([^,}]*))?(?:, Data[Tt]ype: ([^,}]*))?"
+    r"Dimensions: \[([\d,\- ]*)\]((?:, (?:Stride\w+: \[[^\]]*\]|(?:Format|Data)[\w/]*: [^,}]*))*)"
 )
+_FORMAT = re.compile(r", Format(?:/Datatype)?: ([^,}]*)")
+_KIND = re.compile(r", Data[Tt]ype: ([^,}]*)")
+_NICKNAME = re.compile(r"\(\S+\) ")
+_ENUMERATOR = re.compile(r"\(k([A-Z]+\d*)\)")
+_IO_FORMAT = re.compile(r"\bIOMode: .*[,{] Format: ([^}]*)\}")
+_MOVES = re.compile(r"__myl_(?:Resh|Slic|Conc)*(?:Tran|Move)(?:Tran|Move|Resh|Slic|Conc)*_")
+"""Myelin names a kernel by all that it does: these transpose, move, reshape, slice and concatenate only."""
 _SIZE = re.compile(r"-?\d{1,15}")
 _TACTIC_NAME = re.compile(r"TacticName: ([^,]+)")
 _TACTIC_VALUE = re.compile(r"TacticValue: ([^,\s]+)")
@@ -75,6 +83,10 @@ def dtype(words: str) -> str | None:
 
 def layout(words: str) -> str | None:
     """Return the format that `words` name as trtexec's options spell it; other words as they are."""
+    if match := _ENUMERATOR.search(words):
+        name = match[1].lower()
+        return "chw" if name == "linear" else name
+    words = _NICKNAME.sub("", words, count=1) if _NICKNAME.match(words) else words
     lower = words.lower()
     deep = "3 spatial dimensions" in lower
     if match := _VECTORIZED.search(words):
@@ -121,7 +133,11 @@ def _dims(text: str) -> tuple[int, ...] | None:
 
 def is_reformat(name: str, kind: str | None) -> bool:
     """Return whether a layer only moves or re-arranges data."""
-    return kind in ("Reformat", "NoOp") or name.startswith(("Reformatting CopyNode", "__myl_Tran"))
+    return (
+        kind in ("Reformat", "NoOp")
+        or name.startswith("Reformatting CopyNode")
+        or _MOVES.match(name) is not None
+    )
 
 
 def of_build(text: str) -> Layer | None:
@@ -147,11 +163,31 @@ def of_text(text: str) -> Layer | None:
     outputs, _, rest = rest.partition("}]")
     tactic = _TACTIC_NAME.search(rest) or _TACTIC_VALUE.search(rest)
     name = name.removeprefix("Name: ")
+    inputs = inputs.partition("], Constants: [")[0]
     before, after = (
-        tuple(tensor(words, kind, _dims(dims)) for dims, words, kind in _DESCRIBED.findall(end))
+        tuple(
+            tensor(_first(_FORMAT, told), _first(_KIND, told), _dims(dims))
+            for dims, told in _DESCRIBED.findall(end)
+        )
         for end in (inputs, outputs)
     )
     return Layer(name, kind, tactic[1].strip() if tactic else None, before, after, is_reformat(name, kind))
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return match[1].strip() if match else None
+
+
+def of_engine(text: str) -> tuple[Layer, ...]:
+    """Return the layers of an engine in the inspector's text form, one a line among others."""
+    return tuple(filter(None, map(of_text, text.splitlines())))
+
+
+def io_layout(text: str) -> str | None:
+    """Return the one layout of the inputs and outputs in the inspector's text form, `mixed`, or `None`."""
+    found = {layout(match[1].strip()) for match in map(_IO_FORMAT.search, text.splitlines()) if match}
+    return found.pop() if len(found) == 1 else "mixed" if found else None
 
 
 class Table:

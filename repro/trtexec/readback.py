@@ -32,7 +32,7 @@ def of_build(
     precision = echo.get("Precision", "")
     level = echo.get("BuilderOptimizationLevel")
     return {
-        "precision": _precision(layers or (), precision, planned["precision"]),
+        "precision": precision_of(layers or (), precision, planned["precision"]),
         "typing": Effective("strong" if "strongly typed" in precision.lower() else "weak", "echo"),
         "io_layout": Effective(_layout(echo), "echo"),
         "sparsity": Effective(_SWITCH.get(echo.get("Sparsity", "").lower()), "echo"),
@@ -66,7 +66,7 @@ def of_run(
     return found
 
 
-def _precision(layers: Sequence[Layer], said: str, planned: Scalar | None) -> Effective:
+def precision_of(layers: Sequence[Layer], said: str, planned: Scalar | None) -> Effective:
     """Return the one type of all layers that compute, `mixed`, or what was said where layers tell none."""
     computing = [layer for layer in layers if not layer.is_reformat]
     if planned == "int8" and any(tensor.dtype == "int8" for layer in computing for tensor in layer.inputs):

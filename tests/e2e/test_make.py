@@ -30,13 +30,30 @@ def fake_python(folder: Path, *, refuses: str) -> Path:
 def test_help_is_the_default_and_lists_the_targets() -> None:
     done = make()
     assert done.returncode == 0
-    for target in ("repro", "test", "lint", "bench", "bench-stats", "verify", "show", "compare", "clean"):
+    for target in (
+        "repro",
+        "test",
+        "lint",
+        "bench",
+        "bench-stats",
+        "verify",
+        "show",
+        "compare",
+        "replay",
+        "clean",
+    ):
         assert f"  {target}" in done.stdout
 
 
 def test_compare_names_its_bundles() -> None:
     done = make("-n", "compare", "A=one.zip", "B=two.zip", "ARGS=three.zip")
     assert "/repro compare one.zip two.zip three.zip\n" in done.stdout
+
+
+def test_replay_names_its_bundle() -> None:
+    done = make("-n", "replay", "BUNDLE=one.zip", "RELEASE=ort-1.30.0", "ARGS=--yes")
+    told = "/repro replay one.zip --device auto --place auto --release ort-1.30.0 --yes\n"
+    assert told in done.stdout
 
 
 def test_without_venv_one_line_names_the_apt_command(tmp_path: Path) -> None:

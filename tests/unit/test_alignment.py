@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.alignment import align
-from repro.schema import Layer, LayerTensor
+from repro.schema import KERNEL, Layer, LayerTensor
 
 HALF = LayerTensor("fp16", "hwc8", (1, 16, 8, 8))
 FLAT = LayerTensor("fp16", "chw", (1, 16, 8, 8))
@@ -79,3 +79,23 @@ def test_every_layer_stands_there_exactly_once(a: list[str], b: list[str]) -> No
 def test_an_engine_is_the_same_as_itself(a: list[str]) -> None:
     parts = [name for name in a if "+" not in name]
     assert all(one.kind == "same" for one in align([layer(n) for n in parts], [layer(n) for n in parts]))
+
+
+def kernels(*tactics: str) -> list[Layer]:
+    return [
+        Layer(f"kernel {i}", KERNEL, tactic, is_reformat="nhwc" in tactic) for i, tactic in enumerate(tactics)
+    ]
+
+
+def test_kernels_are_matched_by_what_they_are_and_not_by_their_numbers() -> None:
+    a = kernels("to_nhwc", "conv", "from_nhwc", "bias", "to_nhwc", "conv", "from_nhwc", "bias")
+    b = kernels("conv", "bias", "conv", "bias")
+    found = align(a, b)
+    assert [one.kind for one in found] == ["gone", "same", "gone", "same"] * 2
+    assert [one.kind for one in align(b, a)].count("come") == 4
+
+
+def test_a_kernel_in_another_s_place_is_a_changed_one() -> None:
+    found = align(kernels("conv32", "bias", "conv32"), kernels("conv64", "bias", "conv64"))
+    assert [one.kind for one in found] == ["changed", "same", "changed"]
+    assert found[0].tactics == ("conv32", "conv64")

@@ -45,7 +45,7 @@ def test_a_backend_of_another_device_is_unavailable() -> None:
         devices.backend(devices.choose("cpu"), "torch")
 
 
-@pytest.mark.parametrize("name", [None, "torch", "onnxruntime"])
+@pytest.mark.parametrize("name", [None, "tensorrt", "torch", "onnxruntime"])
 def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
     monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
@@ -58,11 +58,35 @@ def test_without_a_gpu_nobody_is_told_to_install_its_runtime(
     assert devices.availability(devices.DEVICES["x86"]) == "there is no NVIDIA driver here"
 
 
+def test_without_a_gpu_one_that_builds_all_the_same_is_taken_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none() -> cuda.Gpu:
+        raise Unavailable("there is no NVIDIA driver here")
+
+    release = ReleaseSeen("trtrtx-1.7.1.116+cuda13", "1.7.1", build="116", cuda="13")
+    monkeypatch.setattr(backends.load("tensorrt_rtx"), "release", lambda *, gpu: release)
+    monkeypatch.setattr(cuda, "look", none)
+    x86, cpu = devices.DEVICES["x86"], devices.DEVICES["cpu"]
+    assert devices.choose("auto", "tensorrt_rtx") == x86
+    assert devices.backend(x86, "tensorrt_rtx") == "tensorrt_rtx"
+    assert devices.build_only(x86, "tensorrt_rtx") == "there is no NVIDIA driver here"
+    assert devices.build_only(x86, "tensorrt") is None
+    assert devices.build_only(cpu, "onnxruntime") is None
+    # Nobody who didn't name it is given a build instead of a measurement.
+    assert devices.choose("auto") == cpu
+    monkeypatch.setattr(cuda, "look", lambda: GPU)
+    assert devices.build_only(x86, "tensorrt_rtx") is None
+
+
 RELEASES = {
     "trtexec": ReleaseSeen("trt-10.3.0.26", "10.3.0", cuda="12.5"),
+    "tensorrt": ReleaseSeen("trt-10.16.1.11+cuda12", "10.16.1", cuda="12"),
     "torch": ReleaseSeen("torch-2.9.0+cu126", "2.9.0", cuda="12.6"),
     "onnxruntime": ReleaseSeen("ort-1.31.1", "1.31.1"),
 }
+
+LACKING = "trtexec: no trtexec here; tensorrt: no tensorrt here; torch: no torch here"
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -82,8 +106,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     ("names", "chosen", "why_not"),
     [
         (["trtexec", "torch", "onnxruntime"], "trtexec", ""),
-        (["torch", "onnxruntime"], "torch", "trtexec: no trtexec here"),
-        (["onnxruntime"], "onnxruntime", "trtexec: no trtexec here; torch: no torch here"),
+        (["tensorrt", "torch"], "tensorrt", "trtexec: no trtexec here"),
+        (["torch", "onnxruntime"], "torch", "trtexec: no trtexec here; tensorrt: no tensorrt here"),
+        (["onnxruntime"], "onnxruntime", LACKING),
         ([], None, "no trtexec here"),
     ],
 )
@@ -113,9 +138,9 @@ def test_devices_and_doctor_say_what_measures_and_what_was_passed_over(
     installed(monkeypatch, "onnxruntime")
     told = CliRunner().invoke(cli, ["devices"]).output
     assert "measured with onnxruntime" in told
-    assert "trtexec: no trtexec here; torch: no torch here" in told
+    assert LACKING in told
     (line,) = [line for line in doctor._devices() if line.about == "device x86"]
-    assert line.text == "ready, with onnxruntime (trtexec: no trtexec here; torch: no torch here)"
+    assert line.text == f"ready, with onnxruntime ({LACKING})"
 
 
 @pytest.mark.parametrize("name", ["", "CPU", "orin2"])

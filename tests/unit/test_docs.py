@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from repro import cases, check, comparable, compare, diagnose, measure, power, records, schema, schemas
+from repro.backends import bindings
 from repro.bundle import archive
 from repro.cli import cli
 from repro.imported import ImportedRecord
@@ -209,3 +210,13 @@ def test_every_rule_of_diagnose_is_listed_by_what_it_finds() -> None:
         for name, rule in diagnose.RULES.items()
     ]
     assert listed == told
+
+
+def test_the_table_of_the_python_api_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (.*?) \| (.*?) \| (yes|no) \| (.*) \|$", RELEASES, re.MULTILINE)
+    expected = []
+    for path, row in bindings.DIFFERENCES.items():
+        since = "never" if row.since == "none" else row.since
+        until = f"below {row.before}" if row.before else "–" if since == "never" else "still there"
+        expected.append((path, since, until, "yes" if row.rtx else "no", row.rule))
+    assert rows == expected

@@ -36,6 +36,7 @@ def test_each_kind_of_error_has_its_code() -> None:
         "ReproError": ExitCode.NEGATIVE,
         "UsageError": ExitCode.USAGE,
         "Unavailable": ExitCode.DOES_NOT_APPLY,
+        "Unknown": ExitCode.UNDECIDED,
         "Lost": ExitCode.LOST,
         "Interrupted": ExitCode.INTERRUPTED,
         "Refused": ExitCode.NEGATIVE,

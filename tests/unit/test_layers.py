@@ -15,18 +15,21 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.bundle_page report.figures report.page report.terminal diagnose facts report.markdown
+report.bundle_page report.figures report.page report.terminal report.ticket report.reply diagnose facts
+report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
 report.preview report.plot report.html report.roofs report.text report
+replay answer grounds
 compare verdict estimate sides comparable power alignment observed
 launch.compose
-run repeat doctor offline imported gather plan spec places
-launch.docker launch.host launch.holder launch.options launch.lock launch worker records turn
+run rebuild repeat doctor offline imported gather plan spec places
+launch.docker launch.host launch.holder launch.confine launch.options launch.lock launch worker records turn
 telemetry probes.nvml probes.host probes
 delivery images supplies containers ssh devices environments releases
+backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks
-bundle.statement bundle.sign bundle.model bundle.archive
+bundle.statement bundle.sign bundle.survey bundle.model bundle.archive
 attained thread claims cases lowering adopt check models work roofline boards measure stats proc
 trtexec.log trtexec.process trtexec.forms trtexec.seen trtexec.tuning
 trtexec.exports trtexec.layers trtexec.heard trtexec.readback trtexec.flags trtexec

@@ -333,3 +333,22 @@ def test_documented_releases_say_so() -> None:
 def test_rows_ascend_and_each_names_its_source() -> None:
     assert sorted(RELEASES, key=flags.numbers) == RELEASES
     assert all(row.source for row in flags.table().release)
+
+
+@pytest.mark.parametrize(
+    ("typings", "files", "typing", "file"),
+    [
+        (("weak",), ("fp32", "fp16"), "weak", "fp32"),
+        (("weak", "strong"), ("fp32", "fp16"), "weak", "fp32"),
+        (("weak",), ("fp16",), "weak", "fp16"),
+        (("strong",), ("fp32", "fp16"), "strong", "fp16"),
+    ],
+)
+def test_an_api_types_as_the_case_says_or_as_it_can(
+    typings: tuple[str, ...], files: tuple[str, ...], typing: str, file: str
+) -> None:
+    wanted = lowering.plan(msgspec.structs.replace(SETTINGS, precision="fp16"), {}, "x86", EVERYTHING)
+    plan, built_from = lowering.typed(wanted, typings, "trt-11.1.0", files)
+    assert (plan.planned["typing"], built_from) == (typing, file)
+    changed = (Substitution("typing", "weak", "strong", "trt-11.1.0"),)
+    assert plan.substitutions == (changed if typing == "strong" else ())

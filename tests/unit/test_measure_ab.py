@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from repro import cases, compare
+from repro import cases, compare, observed
 from repro.errors import ReproError
 from repro.schema import Arm
 from tests import measure_ab
-from tests.measure_ab import ORDER, Sample, as_source, draws, only
+from tests.builders import make_arms, seal
+from tests.measure_ab import ORDER, Sample, as_source, draws, mixed, only
 
 ROOT = Path(measure_ab.__file__).parent.parent
 
@@ -94,6 +95,41 @@ def test_a_report_tells_modes_failures_and_verdicts(
     told = capsys.readouterr().out
     assert "40 and 40 processes; failed: {'ended by signal 9': 2}" in told
     assert "planted, resampled, 20 draws of 8 + 8, seed 1: {'slower': 20}; faster or slower: 20 of 20" in told
+
+
+def trial(folder: Path, name: str, b_over_a: float, slow: float = 1.0) -> Path:
+    """Seal a trial of two quads; the first run of A takes `slow` times as long."""
+    a = (10.0 * slow, 10.01, 9.99, 10.0)
+    b = tuple(b_over_a * time for time in (10.01, 10.0, 10.0, 9.99))
+    seal(folder / f"{name}.zip", *make_arms(a, b, name))
+    return folder / f"{name}.zip"
+
+
+def test_quads_that_are_drawn_keep_their_partners_and_none_comes_twice(tmp_path: Path) -> None:
+    sources = [observed.load(trial(tmp_path, f"same-{i:02}", 1.0)) for i in range(4)]
+    drawn = [
+        [[(build.session, build.rounds) for build in seen.builds] for seen in each.observed]
+        for each in mixed(sources, 4, 2, seed=1)
+    ]
+    for a, b in drawn:
+        assert a == b
+        assert (len(a), len(set(a))) == (8, 4), "two builds of each arm in each of four quads"
+    assert len({quad for a, _ in drawn for quad in a}) == 8, "one shuffling goes through all of them"
+    with pytest.raises(ReproError, match="8 quads don't give a trial of 9"):
+        list(mixed(sources, 9, 1, seed=1))
+
+
+def test_a_report_of_trials_counts_them_draws_more_and_tells_the_side_of_the_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(4):
+        trial(tmp_path, f"planted-{i:02}", 1.05, slow=1.04 if i == 0 else 1.0)
+    assert measure_ab.main(["report", str(tmp_path), "--rounds", "4", "--trials", "6"]) == 0
+    told = capsys.readouterr().out
+    assert "faster or slower: 3 of 4" in told, "two quads of which one is 2 % off show nothing"
+    assert "planted, resampled, 6 draws of 4 quads, seed 1: {'slower': 6}" in told
+    assert "ort-1.0, 12 rows: 16 runs, median 10.00 ms" in told
+    assert "beyond the margin above it 6.2%, below 0.0%" in told
 
 
 def test_a_line_that_was_cut_off_goes_before_the_next_one_comes(tmp_path: Path) -> None:

@@ -375,3 +375,11 @@ def test_the_code_for_an_input_of_any_shape(tmp_path: Path) -> None:
     spec = TensorSpec("input", (2, 37), "fp32", "chw")
     subprocess.run([sys.executable, "-I", "-c", models.input_code("7/0", spec)], cwd=tmp_path, check=True)
     assert (tmp_path / "input.bin").read_bytes() == models.inputs("7/0", spec).tobytes()
+
+
+@pytest.mark.parametrize("layout", ["chw", "hwc8", "chw16", "chw32"])
+@pytest.mark.parametrize("channels", [3, 16, 40])
+def test_what_was_packed_is_unpacked_as_it_was(layout: str, channels: int) -> None:
+    spec = TensorSpec("input", (2, channels, 3, 5), "fp16", "chw")
+    values = models.inputs("any", spec)
+    assert np.array_equal(models.unpacked(models.packed(values, layout), layout, spec), values)

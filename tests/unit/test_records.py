@@ -80,3 +80,20 @@ def test_managed_memory_on_an_integrated_gpu_is_flagged(
     run = Result(stages=(), effective={"transfers": Effective(transfers, "echo")})
     codes = [flag.code for flag in records._of_engine(Result(stages=()), run, gpu)]
     assert codes == (["managed_memory"] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("foreign_s", "measured_s", "flagged"),
+    [
+        (0.2, 3.0, True),
+        (0.1, 3.0, False),
+        (None, 3.0, False),
+        # Two ticks within a short run are what the counters themselves leave uncertain.
+        (0.02, 0.3, False),
+        (0.06, 0.3, True),
+    ],
+)
+def test_other_processes_are_flagged_where_the_counters_can_tell(
+    foreign_s: float | None, measured_s: float, flagged: bool
+) -> None:
+    assert bool(records._foreign_load(foreign_s, measured_s)) is flagged

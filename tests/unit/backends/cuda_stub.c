@@ -8,12 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EVENTS = 64 };
+enum { EVENTS = 8192, BLOCKS = 1024 };
 
 static double now_ms;
 static double stamps[EVENTS];
 static int events;
 static size_t allocated, written;
+static struct { void *memory, *captured; size_t size; } blocks[BLOCKS];
+static int n_blocks;
 
 static int enter(const char *name) {
     const char *fail = getenv("CUDA_STUB_FAIL"), *crash = getenv("CUDA_STUB_CRASH"), *hang = getenv("CUDA_STUB_HANG");
@@ -67,12 +69,64 @@ int cuEventElapsedTime(float *ms, void *first, void *second) {
     *ms = (float)(*(double *)second - *(double *)first);
     return 0;
 }
-int cuMemAlloc_v2(unsigned long long *pointer, size_t size) { ENTER(); *pointer = 4096; allocated += size; return 0; }
+/* The device's memory is the host's. */
+int cuMemAlloc_v2(unsigned long long *pointer, size_t size) {
+    ENTER();
+    if (n_blocks == BLOCKS) return 2;
+    blocks[n_blocks].memory = malloc(size);
+    blocks[n_blocks++].size = size;
+    *pointer = (unsigned long long)(size_t)blocks[n_blocks - 1].memory;
+    allocated += size;
+    return 0;
+}
+static int known(unsigned long long pointer, size_t size) {
+    for (int i = 0; i < n_blocks; i++)
+        if (blocks[i].memory == (void *)(size_t)pointer) return size <= blocks[i].size;
+    return 0;
+}
+int cuMemcpyHtoD_v2(unsigned long long pointer, const void *data, size_t size) {
+    ENTER();
+    if (!known(pointer, size)) return 1;
+    memcpy((void *)(size_t)pointer, data, size);
+    return 0;
+}
+int cuMemcpyDtoH_v2(void *data, unsigned long long pointer, size_t size) {
+    ENTER();
+    if (!known(pointer, size)) return 1;
+    memcpy(data, (void *)(size_t)pointer, size);
+    return 0;
+}
 int cuMemsetD8Async(unsigned long long pointer, unsigned char value, size_t size, void *stream) {
     (void)value, (void)stream;
     ENTER();
-    if (pointer != 4096) return 1;
+    if (!known(pointer, size)) return 1;
     written += size;
     now_ms += 2;
+    return 0;
+}
+
+/* A graph is what the memory held when its capture ended; launching it brings that back. */
+int cuStreamBeginCapture_v2(void *stream, int mode) { ENTER(); return stream == &stamps && mode == 1 ? 0 : 1; }
+int cuStreamEndCapture(void *stream, void **graph) {
+    (void)stream;
+    ENTER();
+    for (int i = 0; i < n_blocks; i++) {
+        free(blocks[i].captured);
+        blocks[i].captured = malloc(blocks[i].size);
+        memcpy(blocks[i].captured, blocks[i].memory, blocks[i].size);
+    }
+    *graph = &blocks;
+    return 0;
+}
+int cuGraphInstantiateWithFlags(void **launched, void *graph, unsigned long long flags) {
+    ENTER();
+    *launched = graph;
+    return graph == &blocks && flags == 0 ? 0 : 1;
+}
+int cuGraphLaunch(void *launched, void *stream) {
+    ENTER();
+    if (launched != &blocks || stream != &stamps) return 1;
+    for (int i = 0; i < n_blocks; i++)
+        if (blocks[i].captured) memcpy(blocks[i].memory, blocks[i].captured, blocks[i].size);
     return 0;
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.report.text import columns, cut, milliseconds, quantity, safe, seconds
+from repro.report.text import columns, cut, kernel, milliseconds, quantity, safe, seconds
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,25 @@ def test_cut_text_fits(text: str, room: int) -> None:
 def test_wide_characters_take_two_columns() -> None:
     assert columns("a漢b") == 4
     assert cut("漢字漢字", 5) == "漢字…"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("sm80_xmma_fprop_f16f16", "sm80_xmma_fprop_f16f16"),
+        ("0x89c31fbb4ae4fe2f", "0x89c31fbb4ae4fe2f"),
+        (
+            "void cudnn::engines_precompiled::nchwToNhwcKernel<__half, true, (cudnnKernelDataType_t)0>"
+            "(cudnn::engines_precompiled::params_t<float>, __half const*)",
+            "nchwToNhwcKernel<__half, true, (cudnnKernelDataType_t)0>",
+        ),
+        (
+            "void at::native::add<at::native::Functor<c10::Half> >(int, {lambda(int)#1})",
+            "add<Functor<Half> >",
+        ),
+        ("(anonymous)", "(anonymous)"),
+        ("", ""),
+    ],
+)
+def test_a_kernel_without_its_surroundings(name: str, shown: str) -> None:
+    assert kernel(name) == shown

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.trtexec.heard import Heard, version
+from repro.trtexec.heard import Heard, cause, version
 
 AT = "[01/02/2026-03:04:05]"
 
@@ -99,3 +99,21 @@ def test_real_runs_are_heard() -> None:
     assert run.outcome == "passed"
     assert run.echo["CUDA Graph"] in ("Enabled", "Disabled")
     assert run.printed["GPU Compute Time"].median > 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "words"),
+    [
+        (["first: Error Code 10: a", "second: Error Code 2: b"], "Error Code 10", "first: Error Code 10: a"),
+        (["context", "x: Error Code 2: b"], "Error Code 2", "context"),
+        (["Error Code 1: a", "Error Code 2: OutOfMemory (9 bytes)"], "out_of_memory", "OutOfMemory"),
+    ],
+)
+def test_the_cause_is_a_code_and_the_first_words_but_memory_comes_first(
+    errors: list[str], code: str, words: str
+) -> None:
+    found = cause(errors)
+    assert found is not None
+    assert found[0] == code
+    assert words in found[1]
+    assert cause(["no code at all"]) is None
