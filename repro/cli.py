@@ -1142,7 +1142,7 @@ def offline(
     *,
     image: bool,
 ) -> None:
-    """Write one tar that installs kit and image where there is no internet."""
+    """Write a tar that installs kit and image without internet."""
     from repro import offline, places
 
     engine, row = places.pinned(device, release, host) if image else (None, places.named(device, release))

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from repro import containers, delivery, images, releases
+from repro import bundle, containers, delivery, images, releases
+from repro.bundle import archive
 from repro.containers import Engine
 from repro.errors import Lost, Unavailable
 from repro.launch import lock
@@ -79,8 +80,15 @@ def test_a_case_runs_on_a_board_end_to_end(far: Call, board: Board, delivered: s
     assert far_engine.client.volumes.list() == []
     far_engine.close()
     assert board.sessions() == [], "no connection is left"
-    for path in (tmp_path / "bundles").iterdir():
-        assert b"127.0.0.1" not in path.read_bytes()
+    (path,) = (tmp_path / "bundles").iterdir()
+    replied = far("replay", path, "--host", board.url, "--output", "replies", "--yes")
+    assert "Traceback" not in replied.stderr
+    (reply,) = (tmp_path / "replies").iterdir()
+    (again,) = bundle.read(reply).records.values()
+    assert (again.status, again.runtime.place.remote) == ("measured", True)
+    for each in (path, reply):
+        with archive.opened(each) as zipped:
+            assert not any(b"127.0.0.1" in zipped.read(name) for name in zipped.names)
 
 
 def test_a_board_by_its_name_in_the_configuration_of_ssh_or_of_docker(
