@@ -121,6 +121,8 @@ class Board:
         subprocess.run(
             ["sh", "-c", '"$@" &', "sh", "setsid", "unshare", "--mount", "sh", "-c", script],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             check=True,
         )
         deadline = time.monotonic() + 20
