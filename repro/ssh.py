@@ -176,10 +176,13 @@ class Link:
         return ["ssh", "-S", str(self.folder / "c"), *more, *options, *self.target.place]
 
     def _session(self) -> list[str]:
-        # Without the connection ssh would make one of its own, which nobody counts; so it gets none.
-        return self._argv("-o", "ControlMaster=no", "-o", "ProxyCommand=false")
+        # A server takes ten sessions in one connection (MaxSessions); beyond them ssh makes one of its own,
+        # to which the same options apply.
+        return self._argv("-o", "ControlMaster=no")
 
     def _connect(self) -> None:
+        # One that was killed leaves its socket, and the next would have no sessions.
+        (self.folder / "c").unlink(missing_ok=True)
         # `cat` lives as long as its input: so the connection ends with this process.
         with self._log.open("wb") as log:
             try:
