@@ -8,6 +8,8 @@ DEVICE ?= auto
 # What to measure on: auto, cpu, x86 or orin.
 PLACE ?= auto
 # Where: host, docker or auto.
+HOST ?=
+# A board's Docker engine, such as ssh://user@orin; empty: Docker's own choice.
 RELEASE ?=
 # Which pinned release (`repro images list`); empty: the device's own.
 ARGS ?=
@@ -24,18 +26,24 @@ PYTHON ?= python3
 # The interpreter that makes .venv: 3.10 or newer.
 VENV ?= .venv
 
+# Some shells export a HOST of their own, which names no board.
+ifneq ($(origin HOST),command line)
+override HOST :=
+endif
+
 BIN := $(VENV)/bin
 REPRO := $(BIN)/repro
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ab releases images verify show compare replay doctor cases devices test test-arm64 lint \
-  format bench bench-stats measure-ab measure-gpu schema compose lock clean
+.PHONY: help repro ab releases images offline verify show compare replay doctor cases devices test test-arm64 \
+  lint format bench bench-stats measure-ab measure-gpu schema compose lock clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: $(VENV)/run.stamp ## Run CASE on DEVICE and seal a signed bundle.
-	@$(REPRO) run $(CASE) --device $(DEVICE) --place $(PLACE) $(if $(RELEASE),--release $(RELEASE)) \
+	@$(REPRO) run $(CASE) --device $(DEVICE) --place $(PLACE) $(if $(HOST),--host $(HOST)) \
+	  $(if $(RELEASE),--release $(RELEASE)) \
 	  $(if $(VARIANTS),--variants=$(VARIANTS)) $(if $(filter-out auto,$(DEVICE)),--pull) $(ARGS)
 
 ab: $(VENV)/run.stamp ## Compare A and B on DEVICE, alternating in one session.
@@ -45,7 +53,10 @@ releases: $(VENV)/run.stamp ## List the releases and where they are.
 	@$(REPRO) releases
 
 images: $(VENV)/run.stamp ## Build the image of RELEASE for DEVICE, and have it prove what it holds.
-	@$(REPRO) images build $(RELEASE) --device $(DEVICE) $(ARGS)
+	@$(REPRO) images build $(RELEASE) --device $(DEVICE) $(HOST:%=--host %) $(ARGS)
+
+offline: $(VENV)/run.stamp ## Write one tar that installs kit and image for DEVICE without internet.
+	@$(REPRO) offline $(RELEASE:%=--release %) --device $(DEVICE) $(HOST:%=--host %) $(ARGS)
 
 verify: $(VENV)/run.stamp ## Check BUNDLE (default: the newest).
 	@$(REPRO) verify $(BUNDLE) $(ARGS)

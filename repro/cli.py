@@ -18,8 +18,6 @@ from repro import __version__
 from repro.errors import ExitCode, ReproError, UsageError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from rich.console import Console
 
     from repro.bundle import Bundle, Inspection
@@ -83,6 +81,11 @@ def _sealing_options(command: F) -> F:
     return command
 
 
+_host_option = click.option(
+    "--host", help="Another machine's Docker engine, such as ssh://user@board[:port]; default: Docker's own."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="repro")
 def cli() -> None:
@@ -104,6 +107,7 @@ def _measuring_options(command: F) -> F:
             click.option(
                 "--pull", is_flag=True, help="Build the release's image, and pull its base, if it is missing."
             ),
+            _host_option,
             click.option("--gpu", help="For a container: the GPU, by index or UUID; default: 0."),
             click.option(
                 "--jtop",
@@ -180,15 +184,13 @@ def run(**options: Any) -> None:
     CASE[:VARIANT][@RELEASE][+SETTING=VALUE…], or with itself under what --release, --python or
     --threads say.
     """
-    from repro import devices
-
     repeated = options["like"] or options["against"]
     if not options["case"] and not repeated:
         raise click.UsageError("Missing argument 'CASE[:VARIANT]'.")
     if options["variants"] and repeated:
         raise UsageError("--variants has no meaning beside --like or --against", "name one variant")
-    if options["device"] == "auto" and not repeated:
-        options["device"] = _best(devices, options["backend"])
+    if not repeated:
+        options["device"] = _best(options)
     _run(options)
 
 
@@ -208,24 +210,28 @@ def ab(spec_a: str, spec_b: str, python_a: Path | None, python_b: Path | None, *
     conv16+threads=2. Without a release it is the installed one; one that isn't here is installed into an
     environment of its own, once.
     """
-    from repro import devices
     from repro.plan import ArmRequest
     from repro.spec import parse
 
     options["arms"] = (ArmRequest(parse(spec_a), python_a), ArmRequest(parse(spec_b), python_b))
-    if options["device"] == "auto":
-        options["device"] = _best(devices, options["backend"])
+    options["device"] = _best(options)
     _run(options)
 
 
-def _best(devices: ModuleType, backend: str | None) -> str:
+def _best(options: dict[str, Any]) -> str:
+    """Return the device to measure on, chosen here unless another machine's engine says what it is."""
+    from repro import devices
+
+    name: str = options["device"]
+    if name != "auto" or options["host"] is not None or options["place"] == "docker":
+        return name
+    backend = options["backend"]
     device = devices.choose("auto", backend)
     if backend and (why := devices.build_only(device, backend)):
         _say(f"building for {device.name}, and not running: {why}")
     else:
         _say(f"measuring on {device.name}, the best that can be measured on here (`repro devices`)")
-    name: str = device.name
-    return name
+    return str(device.name)
 
 
 def _run(options: dict[str, Any]) -> NoReturn:
@@ -335,6 +341,7 @@ def _verdict(path: Path) -> ExitCode:
 @click.option("--backend", help="What builds and executes; default: what it was run with.")
 @click.option("--python", type=click.Path(path_type=Path), help="Python that has the release.")
 @click.option("--place", default="auto", show_default=True, help="Where the worker runs.")
+@_host_option
 @click.option(
     "--replay-unknown-signer", "unknown_signer", is_flag=True, help="Replay whoever signed it, or nobody."
 )
@@ -1028,7 +1035,8 @@ _device = click.option("--device", default="auto", show_default=True, help="Whos
 
 @images.command("list")
 @click.option("--device", help="Only those of this device.")
-def list_images(device: str | None) -> None:
+@_host_option
+def list_images(device: str | None, host: str | None) -> None:
     """List the releases that have an image, and which of them the engine has."""
     from repro import devices, images
     from repro.containers import connect
@@ -1037,7 +1045,7 @@ def list_images(device: str | None) -> None:
     wanted = devices.DEVICES if device is None else [devices.choose(device).name]
     engine = None
     try:
-        engine = connect()
+        engine = connect(host)
     except Unavailable as error:
         _say(f"which of them are built is not known: {error}")
     for line in images.listing(wanted, engine):
@@ -1047,18 +1055,21 @@ def list_images(device: str | None) -> None:
 @images.command()
 @click.argument("release", required=False)
 @_device
+@_host_option
 @click.option("--base", help="Build on this image of the engine, which must hold the same.")
 @click.option(
     "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
 )
-def build(release: str | None, device: str, base: str | None, python_archive: Path | None) -> None:
+def build(
+    release: str | None, device: str, host: str | None, base: str | None, python_archive: Path | None
+) -> None:
     """Build a release's image, and have it prove what it holds.
 
     Default: the release that fits the device.
     """
     from repro import images, places
 
-    engine, row = places.pinned(device, release)
+    engine, row = places.pinned(device, release, host)
     image = images.build(engine, row, _say, base=base, archive=python_archive)
     click.echo(f"{image.name}  {image.id}")
 
@@ -1066,18 +1077,38 @@ def build(release: str | None, device: str, base: str | None, python_archive: Pa
 @images.command()
 @click.argument("release", required=False)
 @_device
-def pull(release: str | None, device: str) -> None:
+@_host_option
+def pull(release: str | None, device: str, host: str | None) -> None:
     """Pull the base of a release's image, by its locked digest where there is one."""
     from repro import images, places
 
-    engine, row = places.pinned(device, release)
+    engine, row = places.pinned(device, release, host)
     images.fitting(engine, row)
     image = images.pull(engine, row, _say)
     click.echo(f"{row.base}  {image.repo_digest or image.id}")
 
 
+@images.command()
+@click.argument("host")
+@click.argument("release", required=False)
+@_device
+@click.option("--from", "source", help="Engine that has the image; default: Docker's own choice.")
+def push(host: str, release: str | None, device: str, source: str | None) -> None:
+    """Deliver a release's image to another machine's engine, such as ssh://user@board.
+
+    Default: the release that fits that machine. Nothing is sent where it has the image already.
+    """
+    from repro import delivery, places
+    from repro.containers import connect
+
+    far, row = places.pinned(device, release, host)
+    image = delivery.push(connect(source), far, row, _say)
+    click.echo(f"{image.name}  {image.id}")
+
+
 @images.command("lock")
-def lock_images() -> None:
+@_host_option
+def lock_images(host: str | None) -> None:
     """Write the digests of the images that the engine has into images/lock.json."""
     import datetime
 
@@ -1085,8 +1116,40 @@ def lock_images() -> None:
     from repro.containers import connect
 
     now = datetime.datetime.now(datetime.timezone.utc)
-    for name, entry in images.lock(connect(), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
+    for name, entry in images.lock(connect(host), releases.table(), f"{now:%Y-%m-%dT%H:%M:%SZ}").items():
         click.echo(f"{name}  {entry.base_digest}")
+
+
+@cli.command()
+@click.option("--device", default="auto", show_default=True, help="What will be measured on there.")
+@click.option("--release", help="Whose image goes along; default: the device's own.")
+@_host_option
+@click.option("--python", help="Python there, such as 3.10; archive: bring one along. Default: the board's.")
+@click.option(
+    "--python-archive", type=click.Path(path_type=Path), help="The Python archive, where it can't be fetched."
+)
+@click.option("--image/--no-image", default=True, help="Take the image along.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path(), show_default=True, help="File or folder."
+)
+def offline(
+    device: str,
+    release: str | None,
+    host: str | None,
+    python: str | None,
+    python_archive: Path | None,
+    output: Path,
+    *,
+    image: bool,
+) -> None:
+    """Write a tar that installs kit and image without internet."""
+    from repro import offline, places
+
+    engine, row = places.pinned(device, release, host) if image else (None, places.named(device, release))
+    made = offline.contents(row, engine, _say, python=python, archive=python_archive)
+    path = offline.write(made, output, _say)
+    click.echo(f"{_shown(path)}  ({path.stat().st_size / 2**20:.0f} MiB)")
+    click.echo(f"there: tar -xf {path.name} && sh {offline.FOLDER}/install.sh")
 
 
 # --- what the verbs share -------------------------------------------------------------------------

@@ -91,9 +91,9 @@ def prepare(
     return Prepared(folder, stem, files, predicate, found, redactions, hits)
 
 
-def left(folder: Path, allowed: tuple[str, ...] = ()) -> Prepared:
-    """Prepare a work folder whose run has ended, in whatever way."""
-    return prepare(folder, "the kit was ended before it sealed this", allowed, at_once=False)
+def left(folder: Path, allowed: tuple[str, ...] = (), lost: str | None = None) -> Prepared:
+    """Prepare a work folder whose run has ended, in whatever way; `lost` is what is known of that."""
+    return prepare(folder, lost or "the kit was ended before it sealed this", allowed, at_once=False)
 
 
 def gather(job: Job, out: Path, lost: str | None, *, failed: bool) -> tuple[Record, ...]:

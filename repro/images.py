@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -137,7 +136,7 @@ def fitting(engine: Engine, row: Row) -> None:
     if engine.architecture != wanted:
         raise Unavailable(
             f"images for {row.device} are {wanted}, this engine's machine is {engine.architecture}",
-            "set DOCKER_HOST=ssh://user@board, or name another --device",
+            "name the board (HOST=ssh://user@board), or another --device",
         )
 
 
@@ -298,12 +297,10 @@ def _base(engine: Engine, row: Row) -> Image | None:
 
 
 def _room(engine: Engine, row: Row) -> None:
-    """Raise `Unavailable` where the engine's disk has too little room; a remote one can't be asked."""
+    """Raise `Unavailable` where the engine's disk has too little room, as far as it can be asked."""
     need = FREE_BYTES.get(row.device, FREE_BYTES_TENSORRT)
-    if engine.remote or not os.path.isdir(engine.root):
-        return
-    free = shutil.disk_usage(engine.root).free
-    if free < need:
+    free = engine.free_bytes()
+    if free is not None and free < need:
         raise Unavailable(
             f"{free / 2**30:.1f} GiB are free in {engine.root}, "
             f"an image for {row.device} needs {need / 2**30:.0f} GiB",

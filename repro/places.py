@@ -19,14 +19,14 @@ from types import ModuleType
 
 import msgspec
 
-from repro import backends, devices, environments, images, releases
+from repro import backends, devices, environments, images, releases, worker
 from repro.backends import cuda, trtexec
 from repro.containers import Engine, connect
 from repro.devices import Device
 from repro.environments import Environment
 from repro.errors import Unavailable, UsageError, unknown
 from repro.images import Image
-from repro.launch import docker, lock, options
+from repro.launch import holder, lock, options
 from repro.probes import jetson
 from repro.releases import Row
 from repro.schema import Job, Limits, Place, ReleaseSeen
@@ -51,6 +51,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Why only the host will do, where that is so."""
     pull: bool = False
     """An image that is missing may be built."""
+    host: str | None = None
+    """A board's engine, such as `ssh://user@orin`; `None`: Docker's own choice."""
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
@@ -80,11 +82,20 @@ def choose(asked: Asked, say: Say = lambda _: None) -> Where:
     """Return where to run; raise `Unavailable` with what to do where nothing will."""
     if asked.place not in KINDS:
         raise unknown("place", asked.place, KINDS)
-    device = devices.choose(asked.device, asked.backend)
-    if asked.place == "docker":
+    if asked.place == "docker" or asked.host is not None:
+        if asked.place == "host":
+            raise UsageError(
+                "PLACE=host measures this machine, and HOST names another",
+                "leave one of them out; to measure a board without Docker, run the kit on it",
+            )
         if asked.on_host:
-            raise UsageError(asked.on_host, "leave --place docker out")
-        return _docker(device, asked, connect(), say)
+            raise UsageError(asked.on_host, f"leave --{'host' if asked.host else 'place docker'} out")
+        engine = connect(asked.host)
+        device = device_of(engine, asked.device, asked.backend)
+        if asked.device == "auto":
+            say(f"measuring on {device.name}, the best that the engine's machine has")
+        return _docker(device, asked, engine, say)
+    device = devices.choose(asked.device, asked.backend)
     if asked.gpu is not None or asked.jtop:
         raise UsageError("--gpu and --jtop are for a container", "add --place docker")
     if asked.place == "host" or asked.on_host:
@@ -107,13 +118,28 @@ def environment(where: Where, release: str | None, python: Path | None, say: Say
     return Environment(ReleaseSeen(where.release, version or where.release.partition("-")[2]), None)
 
 
-def pinned(device: str, release: str | None) -> tuple[Engine, Row]:
+def pinned(device: str, release: str | None, host: str | None = None) -> tuple[Engine, Row]:
     """Return the engine, and the row whose image a user means by a device and a release's name."""
-    chosen = devices.choose(device)
-    if release is not None:
-        return connect(), _row(chosen, Asked(device=device, release=release), local=True)
-    engine = connect()
-    return engine, _row(chosen, Asked(device=device), local=not engine.remote)
+    if device != "auto":
+        devices.choose(device)
+    engine = connect(host)
+    chosen = device_of(engine, device)
+    return engine, _row(chosen, Asked(release=release), engine.board)
+
+
+def named(device: str, release: str | None) -> Row:
+    """Return the row that a user means by a device and a release's name, where no engine is asked."""
+    return _row(devices.choose(device), Asked(release=release), Path("/"))
+
+
+def device_of(engine: Engine, name: str, backend: str | None = None) -> Device:
+    """Return the device `name`; `auto` is what the engine's machine is."""
+    if name != "auto" or not engine.remote:
+        return devices.choose(name, backend)
+    if engine.board is not None and l4t(engine.board) is not None:
+        return devices.choose("orin")
+    gpu = engine.architecture == "amd64" and ("nvidia" in engine.runtimes or engine.cdi)
+    return devices.choose("x86" if gpu else "cpu")
 
 
 def _host(device: Device, asked: Asked) -> Where:
@@ -157,7 +183,7 @@ def _auto_gpu(device: Device, asked: Asked, say: Say) -> Where:
     if engine is not None:
         # A release that only the host knows is no error yet.
         with contextlib.suppress(Unavailable, UsageError):
-            found = _row(device, asked, local=not engine.remote)
+            found = _row(device, asked, engine.board)
             images.fitting(engine, found)
             row = found
     if engine is not None and row is not None and images.usable(engine, row)[0] is not None:
@@ -177,12 +203,12 @@ def _row_with_image(device: Device, asked: Asked) -> Row | None:
     return row if row is not None and row.base is not None else None
 
 
-def _row(device: Device, asked: Asked, *, local: bool) -> Row:
-    """Return the row to take an image of; without a name the one that fits the board."""
+def _row(device: Device, asked: Asked, board: Path | None) -> Row:
+    """Return the row to take an image of; without a name the one that fits the board with those files."""
     if asked.release is None:
         if not device.gpu:
             return releases.default(device.name)
-        seen_l4t, seen_driver = (l4t(), cuda.driver_version()) if local else (None, None)
+        seen_l4t, seen_driver = (l4t(board), cuda.driver_version(board)) if board else (None, None)
         return releases.default(device.name, l4t=seen_l4t, driver=seen_driver)
     row = _row_with_image(device, asked)
     if row is None:
@@ -194,8 +220,10 @@ def _row(device: Device, asked: Asked, *, local: bool) -> Row:
 
 def _docker(device: Device, asked: Asked, engine: Engine, say: Say) -> Where:
     if asked.jtop:
+        if engine.remote:
+            raise UsageError("jtop's socket is let in on this machine's own engine only", "leave --jtop out")
         options.jtop_mount(options.JTOP_SOCKET, own=asked.own)
-    row = _row(device, asked, local=not engine.remote)
+    row = _row(device, asked, engine.board)
     if asked.backend not in (None, device.image_backend):
         raise Unavailable(f"images for {device.name} hold no {asked.backend}", "leave --backend out")
     image, told = images.usable(engine, row)
@@ -240,17 +268,18 @@ def _not_built(row: Row) -> Unavailable:
     )
 
 
-def check(engine: Engine, row: Row, root: Path = Path("/")) -> None:
+def check(engine: Engine, row: Row, root: Path | None = None) -> None:
     """Raise `Unavailable` where the engine's machine lacks what a row's image needs.
 
-    Driver and L4T are looked at on this machine's own engine only; a remote one tells neither.
+    `root` is where that machine's files are; driver and L4T are not looked at where they can't be read.
     """
     images.fitting(engine, row)
     if row.device == "orin" and "nvidia" not in engine.runtimes:
         raise Unavailable("this Docker engine has no NVIDIA runtime", TOOLKIT)
     if row.device == "x86" and "nvidia" not in engine.runtimes and not engine.cdi:
         raise Unavailable("this Docker engine has no NVIDIA runtime and no CDI devices", TOOLKIT)
-    if engine.remote:
+    root = root or engine.board
+    if root is None:
         return
     seen_driver = cuda.driver_version(root)
     if row.driver and seen_driver and releases.numbers(seen_driver) < releases.numbers(row.driver):
@@ -285,8 +314,8 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     mounts: list[tuple[str, str]] = []
     # A stand-in has no GPU to reach.
     hardware = "cpu" if place.standin else device
-    board = jetson.root() if local else Path("/")
-    if hardware == "orin" or (device == "orin" and local and jetson.present(board)):
+    board = jetson.root() if local else engine.board
+    if hardware == "orin" or (device == "orin" and local and jetson.present(jetson.root())):
         mounts += options.board_mounts(board, local=local)
     if where.asked.jtop:
         mounts.append(options.jtop_mount(options.JTOP_SOCKET, own=where.asked.own))
@@ -296,6 +325,8 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     variables = {"TRTEXEC": row.trtexec} if row is not None and row.trtexec else {}
     if place.standin:
         variables[images.STANDIN_SWITCH] = "1"
+    if not local:
+        variables[worker.SILENCE] = f"{holder.SILENCE_S:g}"
     return options.Wanted(
         device=hardware,
         image=image.id,
@@ -307,5 +338,10 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
         groups=options.device_groups(hardware, local=local),
         mounts=tuple(mounts),
         environment=variables,
-        labels={docker.RUN: job.run_id, docker.CASE: job.subjects[0].case.id, docker.STARTED: started_utc},
+        labels={
+            holder.RUN: job.run_id,
+            holder.CASE: job.subjects[0].case.id,
+            holder.STARTED: started_utc,
+            holder.CALLER: holder.caller(),
+        },
     )

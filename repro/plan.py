@@ -80,6 +80,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     place: str = "auto"
     pull: bool = False
     """An image that is missing may be built."""
+    host: str | None = None
+    """A board's engine, such as `ssh://user@orin`."""
     gpu: str | None = None
     """For a container: the GPU, by index or UUID."""
     jtop: bool = False
@@ -257,6 +259,7 @@ def choose_place(
         place=request.place,
         on_host=on_host,
         pull=request.pull,
+        host=request.host,
         gpu=request.gpu,
         jtop=request.jtop,
         own=request.like is None and request.against is None,

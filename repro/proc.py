@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +79,17 @@ def follow(argv: Sequence[str], *, cwd: Path, note: Callable[[bytes], None]) -> 
         while line := process.stdout.readline(2**16):
             note(line)
     return process.returncode
+
+
+def join(argv: Sequence[str], connection: socket.socket, stderr: IO[bytes]) -> int:
+    """Run a program that reads from and writes to a connection, to its end; return its exit status."""
+    both = connection.fileno()
+    with subprocess.Popen(
+        list(argv), stdin=both, stdout=both, stderr=stderr, start_new_session=True
+    ) as process:
+        # The program's copy alone keeps it open: so each end sees when the other closes.
+        connection.close()
+        return process.wait()
 
 
 def end_own_group() -> NoReturn:
@@ -177,15 +189,22 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def hold_lifeline() -> threading.Event:
-    """Watch the parent's end of standard input from a thread; the event is set when it closes."""
+def hold_lifeline(silence_s: float | None = None, heard: Path | None = None) -> threading.Event:
+    """Watch the parent's end of standard input from a thread; the event is set when it closes.
+
+    With `silence_s` it is also set when the parent wrote nothing for so long, as over a link that froze;
+    the time of the file `heard` is when it last wrote.
+    """
     gone = threading.Event()
 
     def watch() -> None:
         # os.read, not sys.stdin: a buffered reader would hold a lock that blocks interpreter shutdown.
         with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
+            while silence_s is None or select.select([0], [], [], silence_s)[0]:
+                if not os.read(0, 4096):
+                    break
+                if heard is not None:
+                    heard.touch()
         gone.set()
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

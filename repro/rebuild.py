@@ -150,6 +150,8 @@ def _where(request: Request, chief: Record, names: set[str]) -> Where:
     if device != theirs.device and request.release is None:
         releases_of = {None}
     request = msgspec.structs.replace(request, pull=False, jtop=False)
+    if request.host is not None and request.place == "auto":
+        request = msgspec.structs.replace(request, place="docker")
     if request.place == "auto" and request.python is None and len(releases_of) == 1:
         with contextlib.suppress(Unavailable, UsageError):
             inside = msgspec.structs.replace(request, place="docker")

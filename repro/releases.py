@@ -95,6 +95,11 @@ def table() -> tuple[Row, ...]:
     return _read().release
 
 
+def archives() -> tuple[str, ...]:
+    """Return the versions of Python of which there is an archive."""
+    return tuple(_read().python)
+
+
 def archive(version: str, architecture: str) -> Archive:
     """Return the Python archive for images of an architecture (`amd64` or `arm64`)."""
     return _read().python[version][architecture]

@@ -20,7 +20,7 @@ from repro.bundle import leaks, privacy
 from repro.environments import Say
 from repro.errors import ExitCode, Interrupted, Refused, ReproError, Unavailable, Unknown, UsageError
 from repro.gather import Prepared
-from repro.launch import confine, docker, lock
+from repro.launch import confine, docker
 from repro.observed import Observed, Source
 from repro.plan import Request, kit, to_json
 from repro.rebuild import Rebuilt
@@ -67,13 +67,13 @@ def replay(asked: Asked, agree: Agree, watch: Watch, approve: Approve, say: Say)
     key = run.signing_key(request)
     target = run.output_place(request)
     job = rebuilt.job
-    with lock.held(job.run_id, job.subjects[0].case.id):
+    with run.alone(rebuilt.where, job):
         folder = run.work_folder(request.work, job.run_id)
         with run.kept(folder):
             _keep(original, folder)
             plan.write_job(job, rebuilt.experiments, (), folder / "job")
             prefix = confine.command(folder / "out", rebuilt.limits)
-            lost = run.launch(rebuilt.where, job, folder, watch, prefix)
+            lost = run.launch(rebuilt.where, job, folder, watch, say, prefix)
     with run.kept(folder):
         prepared = replied(gather.prepare(folder, lost, request.allowed_findings))
         run.look_over(prepared, approve)
@@ -91,9 +91,8 @@ def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
     key = run.signing_key(request)
     target = run.output_place(request)
     with run.kept(folder):
-        if job.place.kind == "docker":
-            docker.recover(job, folder / "out")
-        prepared = replied(gather.left(folder, request.allowed_findings))
+        lost = docker.recover(job, folder / "out") if job.place.kind == "docker" else None
+        prepared = replied(gather.left(folder, request.allowed_findings, lost))
         run.look_over(prepared, approve)
         return run.seal(prepared, key, target, request.max_size_bytes)
 

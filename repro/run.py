@@ -41,11 +41,11 @@ def run_case(request: Request, watch: Watch, approve: Approve, say: Say) -> Done
     job, experiments, where = repeat.make(request, say)
     key = signing_key(request)
     target = output_place(request)
-    with lock.held(job.run_id, job.subjects[0].case.id):
+    with alone(where, job):
         folder = work_folder(request.work, job.run_id)
         with kept(folder):
             plan.write_job(job, experiments, request.claims, folder / "job")
-            lost = launch(where, job, folder, watch)
+            lost = launch(where, job, folder, watch, say)
     with kept(folder):
         prepared = gather.prepare(folder, lost, request.allowed_findings)
         look_over(prepared, approve)
@@ -58,9 +58,8 @@ def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
     key = signing_key(request)
     target = output_place(request)
     with kept(folder):
-        if job.place.kind == "docker":
-            docker.recover(job, folder / "out")
-        prepared = gather.left(folder, request.allowed_findings)
+        lost = docker.recover(job, folder / "out") if job.place.kind == "docker" else None
+        prepared = gather.left(folder, request.allowed_findings, lost)
         look_over(prepared, approve)
         return seal(prepared, key, target, request.max_size_bytes)
 
@@ -68,7 +67,16 @@ def seal_work(folder: Path, request: Request, approve: Approve) -> Done:
 # --- the steps that are not modules of their own -------------------------------------------------
 
 
-def launch(where: Where, job: Job, folder: Path, watch: Watch, confined: Sequence[str] = ()) -> str | None:
+def alone(where: Where, job: Job) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of the machine that is measured; a board's is its container's name."""
+    if where.engine is not None and where.engine.remote:
+        return contextlib.nullcontext()
+    return lock.held(job.run_id, job.subjects[0].case.id)
+
+
+def launch(
+    where: Where, job: Job, folder: Path, watch: Watch, say: Say, confined: Sequence[str] = ()
+) -> str | None:
     """Run the worker in its place; return `None`, or how it ended too early.
 
     `confined` goes in front of its command on the host; a container is held as it is.
@@ -76,7 +84,7 @@ def launch(where: Where, job: Job, folder: Path, watch: Watch, confined: Sequenc
     if where.engine is None:
         return host.launch(folder / "job", folder / "out", watch, confined)
     wanted = places.wanted(where, job, folder / "job")
-    return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch)
+    return docker.launch(where.engine, wanted, folder / "job", folder / "out", watch, say)
 
 
 def signing_key(request: Request) -> Path | None:

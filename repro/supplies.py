@@ -73,9 +73,10 @@ def archive(row: Row, architecture: str, given: Path | None, say: Say) -> bytes:
     return data
 
 
-def wheels(lock: bytes, architecture: str, say: Say) -> list[Path]:
-    """Return the wheels of a lock for an architecture, fetched by pip once and checked by hash."""
-    folder = cache() / "wheels" / f"{sha256(lock).removeprefix('sha256:')[:16]}-{architecture}"
+def wheels(lock: bytes, architecture: str, say: Say, *, python: str = PYTHON) -> list[Path]:
+    """Return the wheels of a lock for an architecture and a Python, fetched once and checked by hash."""
+    other = "" if python == PYTHON else f"-py{python}"
+    folder = cache() / "wheels" / f"{sha256(lock).removeprefix('sha256:')[:16]}-{architecture}{other}"
     if not folder.is_dir():
         say(f"fetching the wheels for {architecture}")
         machine = MACHINES[architecture]
@@ -86,7 +87,7 @@ def wheels(lock: bytes, architecture: str, say: Say) -> list[Path]:
             platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS]
             argv = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
             argv += ["--require-hashes", "--no-deps", "--only-binary=:all:", "--implementation", "cp"]
-            argv += ["--python-version", PYTHON, "--dest", f"{name}/wheels", "-r", str(requirements)]
+            argv += ["--python-version", python, "--dest", f"{name}/wheels", "-r", str(requirements)]
             for platform in (*platforms, f"manylinux2014_{machine}", f"linux_{machine}"):
                 argv += ["--platform", platform]
             done = proc.run(argv, timeout_s=FETCH_TIMEOUT_S)

@@ -27,6 +27,8 @@ from repro.telemetry import Sampler
 from repro.turn import Result, Task, read_stages
 
 POLL_S = 0.1
+SILENCE = "TRT_REPRO_SILENCE_S"
+"""How long the worker goes on without hearing its caller; not set: for ever, until its lifeline closes."""
 SOURCE = "source"
 """Folder beside the turns with the kit's own source, for interpreters that don't have it."""
 
@@ -215,7 +217,8 @@ def _why(late: str | None, status: int, *, oom: bool) -> tuple[str, str | None, 
 
 def main(job_folder: Path, out: Path) -> None:
     """Run the job of a folder, ending with the launcher."""
-    gone = hold_lifeline()
+    silence = os.environ.get(SILENCE)
+    gone = hold_lifeline(float(silence), out / "heard") if silence else hold_lifeline()
     threading.Thread(target=lambda: (gone.wait(), os._exit(1)), daemon=True).start()
     job = msgspec.json.decode((job_folder / "job.json").read_bytes(), type=Job)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker.engine import answers
+from tests.docker.lab import SSHD
 
 ROOT = Path(__file__).parent.parent
 HADOLINT = shutil.which(
@@ -54,6 +55,8 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "hadolint": lambda: HADOLINT is not None,
     # An engine of the tests' own (tests/docker/engine.py), for they make images with the names of real ones.
     "docker": lambda: answers(os.environ.get("TRT_REPRO_TEST_ENGINE", "")),
+    # A board behind a real sshd (tests/docker/lab.py).
+    "sshd": lambda: os.path.exists(SSHD) and NEEDS["root"]() and os.path.exists("/dev/loop-control"),
     "material": lambda: "TRT_REPRO_MATERIAL" in os.environ,
 }
 

@@ -2,8 +2,9 @@
 
 Kit source and job go in before the start, records come out after the end, both through the engine's API; no
 path of the caller is mounted. The worker's lifeline is the container's standard input: when the caller, the
-link or the engine goes away, it closes and the worker ends. A container is removed once its result was
-fetched; one whose engine went away is found again by its name.
+link or the engine goes away, it closes and the worker ends. Over a link that can freeze, where nothing
+closes, the caller also lets itself be heard, and a worker that hears nothing ends too. A container is
+removed once its result was fetched; one that could not be reached is found again by its run.
 """
 
 from __future__ import annotations
@@ -24,24 +25,40 @@ import msgspec
 
 from repro.containers import Engine, answering, connect, first_line
 from repro.errors import Lost, ReproError, Unavailable
-from repro.launch import options
+from repro.launch import holder, options
 from repro.schema import Job
 from repro.worker import Progress
 
 LOOK_S = 5.0
 """How often the engine is asked whether the container still runs."""
-RETURN_S = 20.0
+RETURN_S = 15.0
 """How long an engine that went away is waited for."""
 END_S = 5.0
 """How long a worker has to end by itself once its lifeline is closed."""
 SPARE_S = 60.0
 """Beyond the job's own time-outs: then the worker itself no longer answers."""
-CASE, RUN, STARTED = "trt-repro.case", "trt-repro.run", "trt-repro.started"
+WHERE = "engine.json"
+"""File of a work folder that says where its container is; it stays on this machine."""
 
 Tell = Callable[[Progress], None]
+Say = Callable[[str], None]
 
 
-def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, tell: Tell) -> str | None:
+class Stood(msgspec.Struct, frozen=True):
+    """Where a run's container was made, and in which boot of that machine."""
+
+    url: str
+    boot: str | None
+
+
+def launch(
+    engine: Engine,
+    wanted: options.Wanted,
+    job_folder: Path,
+    out: Path,
+    tell: Tell,
+    say: Say = lambda _: None,
+) -> str | None:
     """Run the worker on `job_folder` in a container, until its records lie under `out`.
 
     Returns `None`, or how the worker ended before it had written them; raises `Lost` when the engine went
@@ -50,14 +67,17 @@ def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, 
     job = msgspec.json.decode((job_folder / "job.json").read_bytes(), type=Job)
     out.mkdir()
     api = engine.client.api
+    stood = Stood(engine.url, engine.boot_id())
+    (out.parent / WHERE).write_bytes(msgspec.json.encode(stood))
+    opened = engine.link.opened if engine.link else 0
     with answering("making the container"):
-        container = create(api, options.request(wanted))
+        container = create(api, options.request(wanted), say)
     try:
         with answering("copying the job in"), tempfile.TemporaryFile() as file:
             pack(job_folder, file)
             file.seek(0)
             api.put_archive(container, options.HOME, file)
-        ended = _attend(api, container, job, out, tell)
+        ended = _attend(engine, container, job, out, tell)
     except (Lost, KeyboardInterrupt) as error:
         # What the worker had found out is kept, if the engine is there to give it.
         with contextlib.suppress(ReproError):
@@ -66,7 +86,9 @@ def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, 
             fetch(api, container, out)
             remove(api, container)
             if isinstance(error, Lost):
-                return f"{error.what}; the worker was ended"
+                return f"{_underneath(engine, stood, opened) or error.what}; the worker was ended"
+        if isinstance(error, Lost):
+            raise _gone(engine, error) from None
         raise
     except BaseException:
         remove(api, container)
@@ -77,32 +99,51 @@ def launch(engine: Engine, wanted: options.Wanted, job_folder: Path, out: Path, 
         _back(engine)
         fetch(api, container, out)
     remove(api, container)
-    return ended
+    return ended and (_underneath(engine, stood, opened) or ended)
 
 
-def recover(job: Job, out: Path) -> None:
-    """Fetch what the container of a job left, where the engine still has it, after a run that was cut off."""
-    from docker import errors
+def recover(job: Job, out: Path) -> str | None:
+    """Fetch what the container of a job left, where its engine still has it, after a run that was cut off.
 
+    Returns what is known of how it was cut off.
+    """
     if out.exists() and any(out.glob("session.json")):
-        return
-    engine = connect()
+        return None
+    stood = None
+    with contextlib.suppress(OSError):
+        stood = msgspec.json.decode((out.parent / WHERE).read_bytes(), type=Stood)
+    engine = connect(stood.url if stood else None)
     api = engine.client.api
-    with answering("looking for the container"):
-        try:
-            seen = api.inspect_container(options.NAME)
-        except errors.NotFound:
-            return
-    if seen["Config"]["Labels"].get(RUN) != job.run_id:
-        return
-    _stop(api, seen["Id"])
-    out.mkdir(exist_ok=True)
-    fetch(api, seen["Id"], out)
-    remove(api, seen["Id"])
+    try:
+        with answering("looking for the container"):
+            found = api.containers(all=True, filters={"label": f"{holder.RUN}={job.run_id}"})
+        if not found:
+            return None
+        container = found[0]["Id"]
+        _stop(api, container)
+        out.mkdir(exist_ok=True)
+        fetch(api, container, out)
+        remove(api, container)
+        return _underneath(engine, stood, 1) if stood else None
+    finally:
+        engine.close()
 
 
-def create(api: Any, body: dict[str, Any]) -> str:
-    """Create the container and return its id; raise `Unavailable` where another one has its name."""
+def _underneath(engine: Engine, stood: Stood, opened: int) -> str | None:
+    """Return what happened to the machine or the link under a worker that ended early, where it is known.
+
+    `opened` is how often the link had been opened when the worker started.
+    """
+    with contextlib.suppress(ReproError):
+        if stood.boot is not None and engine.boot_id() != stood.boot:
+            return "the board was rebooted while the worker ran"
+    if engine.link and engine.link.opened != opened:
+        return "the link to the board was lost while the worker ran"
+    return None
+
+
+def create(api: Any, body: dict[str, Any], say: Say = lambda _: None) -> str:
+    """Create the container and return its id; raise `Unavailable` where another run has its name."""
     from docker import errors
 
     try:
@@ -110,19 +151,8 @@ def create(api: Any, body: dict[str, Any]) -> str:
     except errors.APIError as error:
         if error.response is None or error.response.status_code != 409:
             raise _refused(error) from None
-    seen = api.inspect_container(options.NAME)
-    labels, state = seen["Config"]["Labels"] or {}, seen["State"]
-    run = labels.get(RUN, "unknown")
-    if state["Running"]:
-        told = f"{labels.get(CASE, 'unknown')}, run {run}, since {labels.get(STARTED, 'unknown')}"
-        raise Unavailable(f"another run is going on here ({told})", "wait until it has ended")
-    if state["Status"] != "created":
-        raise Unavailable(
-            f"the container {options.NAME} still holds run {run}",
-            f"`repro seal work/{run}` fetches it, `docker rm -v {options.NAME}` drops it",
-        )
-    api.remove_container(seen["Id"], v=True)
-    return create(api, body)
+    holder.free(api, _stop, say)
+    return create(api, body, say)
 
 
 def _refused(error: Exception) -> Unavailable:
@@ -168,10 +198,11 @@ def pack(job_folder: Path, file: Any) -> None:
 # --- while it runs -----------------------------------------------------------------------------------
 
 
-def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | None:
+def _attend(engine: Engine, container: str, job: Job, out: Path, tell: Tell) -> str | None:
     """Start the container and pass on its progress until it ends; return how, or `None` if well."""
     from docker import errors
 
+    api = engine.client.api
     with answering("starting the container"):
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         # Open until the end: closing it is what ends the worker.
@@ -184,7 +215,7 @@ def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | 
     reader = threading.Thread(target=_read, args=(attached, out / "worker.log", lines), daemon=True)
     reader.start()
     patience_s = max(job.timeout_build_s, job.timeout_run_s) + SPARE_S
-    heard = looked = time.monotonic()
+    heard = looked = beat = time.monotonic()
     try:
         while True:
             with contextlib.suppress(queue.Empty):
@@ -196,6 +227,11 @@ def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | 
                 with contextlib.suppress(msgspec.DecodeError):
                     tell(msgspec.json.decode(line, type=Progress))
             now = time.monotonic()
+            if engine.remote and now - beat > holder.BEAT_S:
+                beat = now
+                # A link that is gone is noticed by the looks below.
+                with contextlib.suppress(OSError):
+                    _connection(attached).sendall(b"\n")
             if now - looked > LOOK_S:
                 with answering("the worker ran"):
                     if not api.inspect_container(container)["State"]["Running"]:
@@ -213,12 +249,16 @@ def _attend(api: Any, container: str, job: Job, out: Path, tell: Tell) -> str | 
 
 def _hang_up(attached: Any) -> None:
     """Close the worker's lifeline at once: the reader holds it open, and so does the SDK's connection."""
-    # A file over a socket, or over ssh a channel.
-    connection = getattr(attached, "_sock", attached)
+    connection = _connection(attached)
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
     attached.close()
+
+
+def _connection(attached: Any) -> Any:
+    """Return the socket under what the SDK gives: a file over it."""
+    return getattr(attached, "_sock", attached)
 
 
 def _read(attached: Any, log: Path, lines: queue.Queue[bytes | None]) -> None:
@@ -255,7 +295,16 @@ def _back(engine: Engine) -> None:
             engine.client.api.ping()
             return
         time.sleep(0.5)
-    raise Lost("Docker went away and did not come back", "start Docker again")
+    raise Lost("Docker went away", "start Docker again")
+
+
+def _gone(engine: Engine, error: Lost) -> Lost:
+    """Return the loss of an engine that did not come back, with what its machine says."""
+    if engine.link is None:
+        return Lost(f"{error.what}, and did not come back", error.hint)
+    said = engine.link.said() or "no connection"
+    hint = f"when `{engine.link.target.command}` gets through"
+    return Lost(f"{error.what}, and did not come back ({said})", hint)
 
 
 # --- after it ----------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def checkout(archive: Path, folder: Path) -> Path:
     """Copy the kit into `folder`, with a table that pins `archive`; return the folder."""
     for name in ("repro", "images", "cases"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.lock", folder)
     table = folder / "images" / "releases.toml"
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     table.write_text(re.sub(r'(?m)^sha256 = "\w+"$', f'sha256 = "{digest}"', table.read_text()))

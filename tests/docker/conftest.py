@@ -17,9 +17,11 @@ from repro.containers import Engine
 from repro.launch import options
 from tests.docker import bases
 from tests.docker.engine import BASE, VARIABLE
+from tests.docker.lab import Board
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "e2e" / "cases"
+RELEASE = "ort-1.31.1"
 QUICK = ("--protocol", "forum", "--duration", "0.05s", "--iterations", "5")
 
 Finished = subprocess.CompletedProcess[str]
@@ -155,3 +157,60 @@ def container(engine: Engine) -> Any:
 
         time.sleep(0.1)
     raise AssertionError("the container never ran")
+
+
+# --- a board behind sshd -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """Return a board that is up."""
+    board = Board(tmp_path_factory.mktemp("lab") / "board")
+    try:
+        board.make()
+        yield board
+    finally:
+        board.destroy()
+
+
+@pytest.fixture
+def board(lab: Board, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    """Return the board, reachable by this process's ssh, with a check that a test leaves nothing on it."""
+    for name, value in lab.environment().items():
+        monkeypatch.setenv(name, value)
+    yield lab
+    client = containers.connect(lab.local_url)
+    left = [each.name for each in client.client.containers.list(all=True)]
+    for container in client.client.containers.list(all=True):
+        container.remove(force=True, v=True)
+    volumes = [each.name for each in client.client.volumes.list()]
+    client.close()
+    assert left == []
+    assert volumes == []
+
+
+@pytest.fixture
+def far(repro: Call, board: Board) -> Call:
+    """Return a function that runs `repro` where the board can be reached."""
+
+    def run(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 300) -> Finished:
+        return repro(*arguments, env={**board.environment(), **(env or {})}, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def delivered(cpu: Callable[[str], str], far: Call, board: Board) -> str:
+    """Have the image of a release for `cpu` delivered to the board, once; return its id there."""
+    name = cpu(RELEASE)
+    there = containers.connect(board.local_url)
+    try:
+        found = images.inspect(there, name)
+        if found is None:
+            done = far("images", "push", board.url, RELEASE, "--device", "cpu")
+            assert done.returncode == 0, done.stderr
+            found = images.inspect(there, name)
+        assert found is not None
+        return found.id
+    finally:
+        there.close()

@@ -86,8 +86,8 @@ def test_a_full_disk_inside_is_a_failed_record(
 
     usual_create = docker.create
 
-    def create(api: Any, body: dict[str, Any]) -> str:
-        made = usual_create(api, body)
+    def create(api: Any, body: dict[str, Any], say: docker.Say) -> str:
+        made = usual_create(api, body, say)
         usual_put = api.put_archive
 
         def put_archive(*arguments: Any) -> None:

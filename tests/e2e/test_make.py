@@ -89,3 +89,10 @@ def test_clean_keeps_bundles_work_and_keys(tmp_path: Path) -> None:
     subprocess.run(["make", "-C", str(tmp_path), "clean"], check=True, capture_output=True, env=os.environ)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(names) - {"build/x"}
+
+
+def test_a_board_is_named_on_the_command_line_of_make_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "workstation")  # csh and others export it.
+    for target in ("repro", "images", "offline"):
+        assert "--host" not in make("-n", target).stdout
+        assert "--host ssh://me@orin:2222 " in make("-n", target, "HOST=ssh://me@orin:2222").stdout

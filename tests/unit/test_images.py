@@ -251,7 +251,7 @@ def test_an_image_of_another_architecture_is_unavailable() -> None:
         Unavailable, match="images for orin are arm64, this engine's machine is amd64"
     ) as caught:
         images.fitting(engine(), row)
-    assert "DOCKER_HOST=ssh://" in caught.value.hint
+    assert "HOST=ssh://" in caught.value.hint
     assert caught.value.code is ExitCode.DOES_NOT_APPLY
     images.fitting(engine(architecture="aarch64"), row)
     images.fitting(engine(architecture="aarch64"), CPU)

@@ -22,12 +22,12 @@ report.preview report.plot report.html report.state report.roofs report.text rep
 replay answer grounds
 compare verdict estimate sides comparable power alignment observed
 launch.compose
-run rebuild repeat doctor steady imported gather plan spec places
-launch.docker launch.host launch.confine launch.options launch.lock launch worker records turn
+run rebuild repeat doctor steady offline imported gather plan spec places
+launch.docker launch.host launch.holder launch.confine launch.options launch.lock launch worker records turn
 identity clocks telemetry sampling
 probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
 probes.stream probes.sysfs probes.nvml probes.host probes
-images supplies containers devices environments releases
+delivery images supplies containers ssh devices environments releases
 backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends
 bundle.unpack bundle bundle.logs bundle.privacy bundle.leaks

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from repro import containers, environments, images, places, plan, releases
+from repro import containers, environments, images, places, plan, releases, worker
 from repro.backends import cuda, onnxruntime
 from repro.containers import Engine
 from repro.errors import ExitCode, Unavailable, UsageError
@@ -47,8 +47,10 @@ class World:
         self.made: set[str] = set()
         self.told: list[str] = []
         self.built: list[str] = []
+        self.host: str | None = None
 
-    def connect(self) -> Engine:
+    def connect(self, host: str | None = None) -> Engine:
+        self.host = host
         if self.engine is None:
             raise Unavailable("no Docker engine answers", "sudo apt install docker.io")
         return self.engine
@@ -361,7 +363,78 @@ def test_the_container_sees_the_lock_and_the_rows_trtexec(
     wanted = places.wanted(x86, job, tmp_path / "job")
     assert (wanted.device, wanted.gpu, wanted.cdi) == ("x86", "GPU-1", False)
     assert wanted.environment == {"TRTEXEC": "/usr/src/tensorrt/bin/trtexec"}
-    remote = msgspec.structs.replace(where, engine=msgspec.structs.replace(engine_of(), url="ssh://u@orin"))
-    assert places.wanted(remote, job, tmp_path / "job").mounts == (), (
-        "no path of this machine goes to another"
-    )
+    remote = msgspec.structs.replace(where, engine=board_of(tmp_path))
+    wanted = places.wanted(remote, job, tmp_path / "job")
+    assert wanted.mounts == (), "no path of this machine goes to another"
+    assert wanted.environment == {worker.SILENCE: "20"}, "a link can freeze"
+
+
+# --- boards ----------------------------------------------------------------------------------------
+
+
+def board_of(files: Path, **info: Any) -> Engine:
+    """Return the engine of a board whose files lie under a folder."""
+    return msgspec.structs.replace(engine_of(**info), url="ssh://u@orin", board=files)
+
+
+def jetson(root: Path, release: str = "R36", revision: str = "4.3") -> Path:
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/nv_tegra_release").write_text(f"# {release} (release), REVISION: {revision}, GCID: 1\n")
+    (root / "etc/nvpmodel.conf").write_text("")
+    return root
+
+
+ARM = {"Architecture": "aarch64"}
+
+
+@pytest.mark.parametrize("device", ["auto", "orin"])
+def test_a_board_is_what_its_own_files_say(world: World, tmp_path: Path, device: str) -> None:
+    world.engine = board_of(jetson(tmp_path / "board"), **ARM)
+    where = world.choose(device=device, host="ssh://u@orin", pull=True)
+    assert world.host == "ssh://u@orin"
+    assert (where.device.name, where.release, where.place.kind) == ("orin", "trt-10.3.0+cuda12.6", "docker")
+    assert where.place.remote
+    told = [line for line in world.told if line.startswith("measuring on")]
+    assert told == (["measuring on orin, the best that the engine's machine has"] if device == "auto" else [])
+
+
+@pytest.mark.parametrize(
+    ("info", "device"),
+    [
+        ({"Runtimes": {"nvidia": {}}}, "x86"),
+        ({"Runtimes": {"runc": {}}}, "cpu"),
+        ({"Runtimes": {"nvidia": {}}, **ARM}, "cpu"),
+    ],
+)
+def test_another_machine_is_measured_by_what_its_engine_offers(
+    tmp_path: Path, info: dict[str, Any], device: str
+) -> None:
+    assert places.device_of(board_of(tmp_path, **info), "auto").name == device
+
+
+def test_a_boards_own_paths_are_mounted_and_only_those_it_has(world: World, tmp_path: Path) -> None:
+    world.engine = board_of(jetson(tmp_path / "board"), **ARM)
+    where = world.choose(device="orin", host="ssh://u@orin", pull=True)
+    job, _, _ = plan.make(Request(case="tiny", cases_folder=CASES, device="cpu"))
+    (tmp_path / job.subjects[0].model_file).parent.mkdir(parents=True)
+    (tmp_path / job.subjects[0].model_file).touch()
+    mounts = places.wanted(where, job, tmp_path)
+    assert [there for there, _ in mounts.mounts] == ["/sys", "/etc/nv_tegra_release", "/etc/nvpmodel.conf"]
+
+
+def test_a_board_with_another_l4t_is_told(world: World, tmp_path: Path) -> None:
+    world.engine = board_of(jetson(tmp_path / "board"), **ARM)
+    with pytest.raises(Unavailable, match=r"runs on L4T 35, this board has 36.4.3"):
+        world.choose(device="orin", release="trt-8.5.2", host="ssh://u@orin", pull=True)
+
+
+def test_a_machine_whose_files_can_t_be_read_needs_a_named_release(world: World) -> None:
+    world.engine = msgspec.structs.replace(engine_of(**ARM), url="tcp://orin:2376", board=None)
+    with pytest.raises(Unavailable, match="its L4T can't be read"):
+        world.choose(device="orin", host="tcp://orin:2376")
+    assert world.choose(device="orin", release="trt-8.5.2", host="tcp://orin:2376", pull=True).place.remote
+
+
+def test_the_host_is_not_measured_in_a_boards_name(world: World) -> None:
+    with pytest.raises(UsageError, match="PLACE=host measures this machine, and HOST names another"):
+        world.choose(device="cpu", place="host", host="ssh://u@orin")

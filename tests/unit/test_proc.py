@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -303,3 +304,32 @@ def test_a_process_that_ends_its_group_takes_what_it_started_along() -> None:
         child = int(process.stdout.readline())
         assert process.wait(30) == -signal.SIGKILL
     assert gone(child)
+
+
+def test_a_lifeline_that_is_silent_for_too_long_is_one_that_closed(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    path = f"__import__('pathlib').Path({str(heard)!r})"
+    script = HOLDS_LIFELINE.replace("hold_lifeline()", f"hold_lifeline(1.0, {path})")
+    child = subprocess.Popen(
+        [sys.executable, "-S", "-c", script, ROOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"up\n"
+    assert not heard.exists()
+    child.stdin.write(b"\n")
+    child.stdin.flush()
+    assert child.wait(timeout=30) == 7, "its parent is there, and says nothing"
+    assert heard.exists()
+    child.stdin.close()
+    child.stdout.close()
+
+
+def test_a_program_joined_to_a_connection_ends_with_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, Path("/dev/null").open("wb") as log:
+        ours.sendall(b"hello")
+        ours.shutdown(socket.SHUT_WR)
+        assert proc.join([sys.executable, "-c", "import os; os.write(1, os.read(0, 9))"], theirs, log) == 0
+        assert ours.recv(9) == b"hello"
+        assert ours.recv(9) == b"", "nobody holds the other end any more"

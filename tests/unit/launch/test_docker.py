@@ -11,7 +11,7 @@ import pytest
 import requests
 from docker import errors
 
-from repro.errors import ExitCode, Unavailable
+from repro.errors import Unavailable
 from repro.launch import docker, options
 
 
@@ -19,54 +19,6 @@ def refusal(status: int, words: str) -> errors.APIError:
     response = requests.Response()
     response.status_code = status
     return errors.APIError(words, response=response, explanation=words)
-
-
-class Api:
-    """An engine that has a container of the kit's name, in some state."""
-
-    def __init__(self, status: str | None, labels: dict[str, str] | None = None) -> None:
-        self.state, self.labels = status, labels
-        self.removed: list[str] = []
-
-    def create_container_from_config(self, body: Any, name: str) -> dict[str, str]:
-        assert name == options.NAME
-        if self.state is not None:
-            raise refusal(409, "the name is in use")
-        return {"Id": body["Image"]}
-
-    def inspect_container(self, _: str) -> dict[str, Any]:
-        state = {"Status": self.state, "Running": self.state == "running"}
-        return {"Id": "old", "Config": {"Labels": self.labels}, "State": state}
-
-    def remove_container(self, container: str, *, v: bool) -> None:
-        assert v
-        self.removed.append(container)
-        self.state = None
-
-
-LABELS = {docker.CASE: "conv16", docker.RUN: "r1", docker.STARTED: "2026-01-01T00:00:00Z"}
-
-
-def test_a_container_that_runs_names_its_run() -> None:
-    with pytest.raises(Unavailable) as caught:
-        docker.create(Api("running", LABELS), {})
-    assert "another run is going on here (conv16, run r1, since 2026-01-01T00:00:00Z)" in caught.value.what
-    assert caught.value.code is ExitCode.DOES_NOT_APPLY
-
-
-def test_a_container_that_ended_holds_a_result_and_is_kept() -> None:
-    api = Api("exited", LABELS)
-    with pytest.raises(Unavailable) as caught:
-        docker.create(api, {})
-    assert "still holds run r1" in caught.value.what
-    assert "`repro seal work/r1` fetches it" in caught.value.hint
-    assert api.removed == []
-
-
-def test_one_that_never_started_is_nobodys_result() -> None:
-    api = Api("created", None)
-    assert docker.create(api, {"Image": "new"}) == "new"
-    assert api.removed == ["old"]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +33,12 @@ def test_one_that_never_started_is_nobodys_result() -> None:
     ],
 )
 def test_a_refusal_is_told_with_what_mends_it(said: str, hint: str) -> None:
-    class Refusing(Api):
+    class Refusing:
         def create_container_from_config(self, body: Any, name: str) -> dict[str, str]:
             raise refusal(500, said)
 
     with pytest.raises(Unavailable) as caught:
-        docker.create(Refusing(None), {})
+        docker.create(Refusing(), {})
     assert said in caught.value.what
     assert hint in caught.value.hint
 
