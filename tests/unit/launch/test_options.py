@@ -107,7 +107,7 @@ def test_orin_is_reached_by_the_runtime_with_the_boards_paths_read_only() -> Non
     assert "TRT_REPRO_BOARD=/board" in body["Env"], "where the board's probes look"
     without = options.request(wanted("orin"))
     assert not [each for each in without["Env"] if each.startswith("TRT_REPRO_BOARD")]
-    assert options.board_mounts(local=False)[0] == ("/sys", "/board/sys")
+    assert options.board_mounts(None, local=False)[0] == ("/sys", "/board/sys")
 
 
 @pytest.mark.parametrize("device", ["cpu", "x86", "orin"])
