@@ -14,7 +14,7 @@ PACKAGE = Path(repro.__file__).parent
 
 # From the roof down; each may import only modules named after it.
 ORDER = """
-__main__ cli
+__main__ cli cli.measuring cli.reading cli.tables cli.shared
 report.bundle_page report.timeline report.figures report.page report.terminal report.ticket report.reply
 diagnose facts report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
