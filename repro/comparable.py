@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from repro import clocks
 from repro.observed import Observed
 from repro.schema import Across, Noticed, Record, Scalar, Weight
 from repro.telemetry import fact_value
@@ -68,7 +69,13 @@ def _board(record: Record) -> str | None:
 
 
 def _power_mode(record: Record) -> str | None:
-    return record.board.power_mode.name if record.board.power_mode else None
+    """Return a mode with what it sets: boards give different modes the same name."""
+    mode = record.board.power_mode
+    if mode is None:
+        return None
+    if not mode.content:
+        return mode.name
+    return f"{mode.name} ({', '.join(f'{key} {value}' for key, value in sorted(mode.content.items()))})"
 
 
 def _image(record: Record) -> str | None:
@@ -114,6 +121,7 @@ FIELDS: tuple[Field, ...] = (
     Field("l4t",               _of(lambda r: r.runtime.release.l4t),             DOUBT, DOUBT, DOUBT),
     Field("kernel",            _fact("kernel"),                                  DOUBT, NOTE,  DOUBT),
     Field("governor",          _fact("governor"),                                DOUBT, NOTE,  DOUBT),
+    Field("jetson_clocks",     _fact("jetson_clocks"),                           DOUBT, NOTE,  DOUBT),
     Field("power_limit",       _fact("power_limit"),                             DOUBT, NOTE,  DOUBT),
     Field("ecc_mode",          _fact("ecc_mode"),                                DOUBT, NOTE,  DOUBT),
     Field("cpu_model",         _fact("cpu_model"),                               DOUBT, NOTE,  DOUBT),
@@ -222,6 +230,8 @@ def _state(a: Sequence[Observed], b: Sequence[Observed], across: Across) -> list
         left_mhz, right_mhz = ([seen.memory_clock_mhz for seen in side] for side in (a, b))
         found += _clocks("memory_clock", left_mhz, right_mhz, beyond)
     amiss("power_mode_unread", "suspicious", "the board has power modes", _power_mode_unread)
+    amiss("settings_changed", "suspicious", "it was set differently before and after", _settings_changed)
+    amiss("clock_moved", "suspicious", "the clock did not stand while it was measured", _clock_moved)
     shares = [seen.throttled_share for seen in (*a, *b) if seen.throttled_share]
     if shares:
         weight: Weight = "blocking" if max(shares) > THROTTLED_MOST else "suspicious"
@@ -285,6 +295,15 @@ def _wrong_output(seen: Observed) -> str | None:
 def _power_mode_unread(seen: Observed) -> str | None:
     board = seen.record.board
     return "not read" if board.integrated and not board.power_mode else None
+
+
+def _settings_changed(seen: Observed) -> str | None:
+    return clocks.settings_changed(seen.record.telemetry)
+
+
+def _clock_moved(seen: Observed) -> str | None:
+    flagged = sum(any(flag.code == "clock_moved" for flag in run.flags) for run in seen.record.runs)
+    return f"in {flagged} of {len(seen.record.runs)} runs" if flagged else None
 
 
 def _unchecked(seen: Observed) -> str | None:

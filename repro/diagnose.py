@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from repro import attained, boards, cases
+from repro import attained, boards, cases, clocks
 from repro.facts import Facts, boards_of, channels_of, enqueue_share, gap_between, pass_bytes, time_share
 from repro.measure import AHEAD
 from repro.observed import build_values
@@ -29,7 +29,7 @@ Strength: TypeAlias = Literal["proven", "supported", "possible"]
 
 ROUNDING = 0.01
 """A stated percentage this far, relatively, from its own formula isn't rounding any more."""
-CLOCK_SHARE = 0.97
+CLOCK_SHARE = 1 - clocks.STEADY_SHARE
 MOST = 0.6
 """From this share of a measured roof on, the roof may be what holds a record."""
 ENQUEUE_SHARE = 0.9
@@ -419,6 +419,32 @@ def throttled(facts: Facts) -> Iterator[Finding]:
 
 
 @rule
+def clock_moved(facts: Facts) -> Iterator[Finding]:
+    """Find an SM clock that did not stand while it was measured, whatever moved it."""
+    yield from _flagged(
+        facts,
+        "clock_moved",
+        ("clock_moved",),
+        "the SM clock of {} did not stand while it was measured",
+        "with clocks held: `repro doctor` prints how",
+    )
+
+
+@rule
+def settings_changed(facts: Facts) -> Iterator[Finding]:
+    """Find a power mode or another setting of the board that changed during the session."""
+    for record in facts.records:
+        if (changed := clocks.settings_changed(record.telemetry)) is not None:
+            yield Finding(
+                "settings_changed",
+                "proven",
+                f"the board of {record.record_name} was set differently after the session than before",
+                (Evidence("setting", changed, f"Machine of {record.record_name}"),),
+                _again(facts, record, "and leave the board as it is"),
+            )
+
+
+@rule
 def clock_unread(facts: Facts) -> Iterator[Finding]:
     """Find a GPU whose SM clock was not read, so that its roofs stand on an assumption."""
     for record in facts.records:
@@ -434,7 +460,8 @@ def clock_unread(facts: Facts) -> Iterator[Finding]:
 
 def _clock_read(record: Record) -> bool:
     # Records of an early kit have the channel only, and no figure of each run.
-    channels = (each for each in record.telemetry.channels if each.name == "sm_clock")
+    names = {name for _, name in clocks.SM_CLOCKS}
+    channels = (each for each in record.telemetry.channels if each.name in names)
     return any(run.sm_clock_mhz for run in record.runs) or any(each.state == "value" for each in channels)
 
 

@@ -17,11 +17,11 @@ from typing import Literal
 
 import msgspec
 
-from repro import devices
+from repro import devices, steady
 from repro.bundle import sign
 from repro.errors import ReproError
 from repro.launch import lock
-from repro.probes import Absent
+from repro.probes import Absent, jetson
 from repro.probes.host import Host, limits, usable_cores, virtualisation
 
 FOREIGN_SHARE = 0.05
@@ -50,6 +50,7 @@ def examine(work: Path, root: Path = Path("/"), watched_s: float = WATCHED_S) ->
         _disk(work),
         _lock(),
         *_others(root, watched_s),
+        *(Line(*each) for each in steady.examine(root)),
         *_frequency(root),
         *_heat(root),
         *_limits(root),
@@ -142,6 +143,8 @@ def _frequency(root: Path) -> Iterator[Line]:
     elif governors != {"performance"}:
         found = ", ".join(sorted(governors))
         remedy = "sudo cpupower frequency-set -g performance"
+        if jetson.present(root):
+            remedy = "jetson_clocks holds them too, with the GPU's"
         yield Line("frequency", "warn", f"the governor is {found}: clocks follow the load", remedy)
     else:
         yield Line("frequency", "ok", "the governor is performance")

@@ -12,17 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import bundle, stats
+from repro import bundle, clocks, stats
 from repro.errors import Refused
-from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import SCHEMA_VERSION, Phase, Record, Run
 from repro.telemetry import Recorded
 
-CLOCKS = {"gpu": (("nvml", "sm_clock"),), "cpu": (("host", "cpu_frequency"),)}
+CLOCKS = {"gpu": clocks.SM_CLOCKS, "cpu": clocks.CPU_CLOCKS}
 """By kind of device: the channels that tell the clock, the best first. A processor tells the mean of all
 its cores, busy or not: good for a doubt, not for counting cycles."""
-MEMORY_CLOCKS = (("nvml", "memory_clock"),)
-THROTTLES = ("nvml", "event_reasons")
 MOST_RUNS = 2000
 """More than any experiment has; what takes the square of it stays fast."""
 LOG_TIMES = (0.0, 45.0)
@@ -118,23 +115,17 @@ def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes
     for run in record.runs:
         if not LOG_TIMES[0] <= run.summary.log_median <= LOG_TIMES[1]:
             raise Refused(f"run {run.id} of {record.record_name} has a time that can't be")
-    probes = {channel.probe for channel in record.telemetry.channels}
-    recorded = {name: read for name in probes if (read := recording(record, name, contents)) is not None}
+    recorded = recordings(record, contents)
 
-    def during(candidates: Iterable[tuple[str, str]], run: Run) -> list[float]:
-        for probe, channel in candidates:
-            if probe in recorded and (window := measured(run)):
-                values = [value for _, value in recorded[probe].during(channel, window) if 0 < value < 1e9]
-                if values:
-                    return values
-        return []
+    def during(candidates: Iterable[clocks.Source], run: Run) -> tuple[float, ...]:
+        window = measured(run)
+        told = window and clocks.read(recorded, candidates, window)
+        return told.values if told else ()
 
     gpu = record.board.compute_capability is not None
-    clocks = CLOCKS["gpu" if gpu else "cpu"]
-    by_run = {run.id: during(clocks, run) for run in record.runs}
-    memory = [value for run in record.runs for value in during(MEMORY_CLOCKS, run)]
-    bits = _throttle_bits(record, recorded)
-    slowed = sum(bool(SLOWDOWNS & set(reasons(each))) for each in bits)
+    by_run = {run.id: during(CLOCKS["gpu" if gpu else "cpu"], run) for run in record.runs}
+    memory = [value for run in record.runs for value in during(clocks.MEMORY_CLOCKS, run)] if gpu else []
+    held = clocks.held_down(recorded, list(filter(None, map(measured, record.runs))))
     structures = {build.id: build.structure_hash for build in record.builds}
     runs_of: dict[str, list[Run]] = {}
     for run in record.runs:
@@ -161,24 +152,22 @@ def observe(record: Record, bundle_id: str, file: str, contents: dict[str, bytes
         ),
         statistics.median(clock) if clock and all(by_run.values()) else None,
         statistics.median(memory) if memory else None,
-        slowed / len(bits) if bits else None,
+        held.share if held else None,
         max((min(1.0, run.timer_check.step_share_of_median) for run in record.runs), default=0.0)
         / math.sqrt(12),
     )
 
 
-def _throttle_bits(record: Record, recorded: dict[str, Recorded]) -> list[int]:
-    probe, channel = THROTTLES
-    if probe not in recorded:
-        return []
-    windows = filter(None, map(measured, record.runs))
-    read = [value for window in windows for _, value in recorded[probe].during(channel, window)]
-    return [int(value) for value in read if 0 <= value < 2**63]
-
-
 def measured(run: Run) -> Phase | None:
     """Return the phase in which a run was measured."""
     return next((phase for phase in reversed(run.phases) if phase.name == "measure"), None)
+
+
+def recordings(record: Record, contents: dict[str, bytes]) -> dict[str, Recorded]:
+    """Return what each probe recorded, by name; raise `Refused` for a file of a wrong size."""
+    # In the order of the record, which is the same for every reader.
+    probes = dict.fromkeys(channel.probe for channel in record.telemetry.channels)
+    return {name: read for name in probes if (read := recording(record, name, contents)) is not None}
 
 
 def recording(record: Record, probe: str, contents: dict[str, bytes]) -> Recorded | None:

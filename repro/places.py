@@ -27,6 +27,7 @@ from repro.environments import Environment
 from repro.errors import Unavailable, UsageError, unknown
 from repro.images import Image
 from repro.launch import holder, lock, options
+from repro.probes import jetson
 from repro.releases import Row
 from repro.schema import Job, Limits, Place, ReleaseSeen
 
@@ -313,8 +314,9 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     mounts: list[tuple[str, str]] = []
     # A stand-in has no GPU to reach.
     hardware = "cpu" if place.standin else device
-    if hardware == "orin":
-        mounts += options.board_mounts(engine.board or Path("/"), local=engine.board is not None)
+    board = jetson.root() if local else Path("/")
+    if hardware == "orin" or (device == "orin" and local and jetson.present(board)):
+        mounts += options.board_mounts(board, local=local, copy=engine.board)
     if where.asked.jtop:
         mounts.append(options.jtop_mount(options.JTOP_SOCKET, own=where.asked.own))
     if local and lock.path().exists():

@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
-import statistics
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from repro import backends, boards, devices, measure, models, telemetry, work
+from repro import backends, clocks, devices, identity, measure, models, telemetry, work
 from repro.backends import cuda
 from repro.backends.cuda import Gpu
+from repro.clocks import Clock as Readings
 from repro.devices import DEVICES
 from repro.errors import ReproError, Unavailable, signature
 from repro.lowering import mismatches
 from repro.probes.host import boot_id, limits, usable_cores, virtualisation
-from repro.probes.nvml import SLOWDOWNS, reasons
 from repro.schema import (
-    Board,
     Build,
     Clock,
     CutShort,
@@ -34,7 +31,6 @@ from repro.schema import (
     Limits,
     Missing,
     ModelSeen,
-    Phase,
     Place,
     ProtocolSeen,
     Record,
@@ -48,13 +44,10 @@ from repro.schema import (
     Subject,
     Turn,
 )
-from repro.telemetry import Recording, fact_value
+from repro.telemetry import Recording
 from repro.turn import Measured, Result, Task, read_stages
 
 STAGES: tuple[StageName, ...] = ("prepare", "build", "profile", "check", "run")
-SM_CLOCKS = (("nvml", "sm_clock"),)
-MEMORY_CLOCKS = (("nvml", "memory_clock"),)
-"""Where the clocks of a GPU are read, the best source first."""
 FOREIGN_SHARE = 0.05
 """Foreign CPU time above this share of one core, while a run was measured, is flagged."""
 FOREIGN_LEAST_S = 0.05
@@ -84,6 +77,8 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
     """The device under test, where it is one."""
     no_gpu: str | None = None
     """Why there is none, where the backend builds without one and nothing can be run."""
+    probes: tuple[str, ...] = ("host",)
+    """What reads the machine's state."""
 
     @classmethod
     def begin(cls, job: Job) -> Sitting:
@@ -112,6 +107,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True):
             virtualised=virtualisation(),
             gpu=gpu,
             no_gpu=no_gpu,
+            probes=telemetry.probes(gpu.uuid if gpu else None),
         )
 
     def write(self, out: Path) -> None:
@@ -205,7 +201,7 @@ def _record(
     builds = tuple(entry.result.build for entry in built if entry.result.build)
     engines = {f"b{entry.turn.build}": entry.result for entry in built}
     runs = tuple(
-        _run(entry, entry.result.run, engines[f"b{entry.turn.build}"], sitting, recording)
+        _run(job, entry, entry.result.run, engines[f"b{entry.turn.build}"], sitting, recording)
         for entry in taken
         if entry.result.run
     )
@@ -252,7 +248,7 @@ def _record(
             device=job.device,
             backend=job.backend,
             product=backend.PRODUCT,
-            release=_release(job, subject, sitting, results),
+            release=identity.on_board(_release(job, subject, sitting, results), recording.telemetry.facts),
             provider=first.provider,
             libraries=first.libraries,
             options=first.options,
@@ -260,7 +256,13 @@ def _record(
                 job.place, limits=_limits(job.place, sitting.limits), virtualised=sitting.virtualised
             ),
         ),
-        board=_board(sitting, recording, subject.threads or sitting.threads),
+        board=identity.board(
+            recording.telemetry.facts,
+            sitting.gpu,
+            gpu=DEVICES[job.device].gpu,
+            cores=sitting.cores,
+            threads=subject.threads or sitting.threads,
+        ),
         protocol=ProtocolSeen(
             planned=job.protocol,
             seed=job.seed,
@@ -319,25 +321,6 @@ def _release(job: Job, subject: Subject, sitting: Sitting, results: Sequence[Res
     return ReleaseSeen(name, name.partition("-")[2])
 
 
-def _board(sitting: Sitting, recording: Recording, threads: int) -> Board:
-    facts, gpu = recording.telemetry.facts, sitting.gpu
-    if gpu is None:
-        name = fact_value(facts, "cpu_model")
-        return Board(name=str(name) if name is not None else None, cores=sitting.cores, threads=threads)
-    mig = fact_value(facts, "mig_mode")
-    row = boards.match(gpu.name, gpu.compute_capability, gpu.sm_count)
-    return Board(
-        matched_id=row.id if row else None,
-        name=gpu.name,
-        compute_capability=gpu.compute_capability,
-        sm_count=gpu.sm_count,
-        integrated=gpu.integrated,
-        mig=None if mig is None else mig == "on",
-        gpu=gpu.uuid,
-        cores=sitting.cores,
-    )
-
-
 def write(records: Sequence[Record], taken: Sequence[Taken], recording: Recording, out: Path) -> None:
     """Write the records with their samples, and the telemetry that they share."""
     (out / "telemetry").mkdir(exist_ok=True)
@@ -386,13 +369,7 @@ def recover(job: Job, out: Path, reason: str, *, failed: bool) -> tuple[Record, 
     sitting = Sitting.read(out)
     if sitting is None:
         raise ReproError(f"nothing was measured ({reason})", f"{out} holds no session")
-    recording = telemetry.collect(
-        out / "sampler",
-        telemetry.probes(sitting.gpu.uuid if sitting.gpu else None),
-        None,
-        sitting.origin_ns,
-        clean=False,
-    )
+    recording = telemetry.collect(out / "sampler", sitting.probes, None, sitting.origin_ns, clean=False)
     taken: list[Taken] = []
     for folder in sorted((out / "turns").glob("*"), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -415,15 +392,24 @@ def _foreign_load(foreign_s: float | None, measured_s: float) -> tuple[Flag, ...
     return (Flag("foreign_load", f"other processes used {foreign_s / measured_s:.0%} of a core"),)
 
 
-def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording) -> Run:
+def _run(
+    job: Job, entry: Taken, measured: Measured, engine: Result, sitting: Sitting, recording: Recording
+) -> Run:
     flags = [*measured.flags, *_of_engine(engine, entry.result, sitting.gpu)]
     window = measured.phases[-1]
     host = recording.probes.get("host")
     foreign_s = host.change("foreign_cpu", window) if host else None
     flags += _foreign_load(foreign_s, (window.end_ns - window.start_ns) / 1e9)
+    held = clocks.held_down(recording.probes, [window])
+    for reason, (n, of) in held.reasons.items() if held else ():
+        flags.append(Flag("slowed", f"clocks were held down by {reason} in {n} of {of} readings"))
+    sm = memory = None
+    if DEVICES[job.device].gpu:
+        sm = clocks.read(recording.probes, clocks.SM_CLOCKS, window)
+        memory = clocks.read(recording.probes, clocks.MEMORY_CLOCKS, window)
+    flags += _moved("SM", sm)
     nvml = recording.probes.get("nvml")
     if nvml:
-        flags += _slowed([bits for _, bits in nvml.during("event_reasons", window)])
         others = max((int(count) for _, count in nvml.during("other_processes", window)), default=0)
         if others:
             flags.append(Flag("gpu_shared", f"{others} other process{'es' * (others > 1)} used the GPU"))
@@ -440,8 +426,11 @@ def _run(entry: Taken, measured: Measured, engine: Result, sitting: Sitting, rec
         flags=tuple(flags),
         enqueue_median_ns=measured.enqueue_median_ns,
         mean_power_w=nvml.rate("energy", window) if nvml else None,
-        sm_clock_mhz=_median(recording, SM_CLOCKS, window),
-        memory_clock_mhz=_median(recording, MEMORY_CLOCKS, window),
+        sm_clock_mhz=sm.median_mhz if sm else None,
+        memory_clock_mhz=memory.median_mhz if memory else None,
+        sm_clock_spread=sm.spread() if sm else None,
+        memory_clock_spread=memory.spread() if memory else None,
+        throttled_share=held.share if held else None,
     )
 
 
@@ -471,22 +460,19 @@ def _of_engine(engine: Result, run: Result, gpu: Gpu | None) -> list[Flag]:
     return found
 
 
-def _median(recording: Recording, channels: Sequence[tuple[str, str]], window: Phase) -> float | None:
-    """Return the median of the first of these channels that was read while a run was measured."""
-    for probe, name in channels:
-        recorded = recording.probes.get(probe)
-        if recorded and (readings := [value for _, value in recorded.during(name, window)]):
-            return statistics.median(readings)
-    return None
-
-
-def _slowed(readings: Sequence[float]) -> list[Flag]:
-    """Flag what held the clocks down while a run was measured."""
-    seen = Counter(name for bits in readings for name in reasons(int(bits)) if name in SLOWDOWNS)
-    return [
-        Flag("slowed", f"clocks were held down by {name} in {n} of {len(readings)} readings")
-        for name, n in sorted(seen.items())
-    ]
+def _moved(name: str, clock: Readings | None) -> list[Flag]:
+    """Flag a clock that did not stand while a run was measured."""
+    if clock is None or not clocks.moved(spread := clock.spread()):
+        return []
+    apart = max(
+        (spread.below_share, f"below {1 - clocks.STEADY_SHARE:.0%}"),
+        (spread.above_share, f"above {1 + clocks.STEADY_SHARE:.0%}"),
+    )
+    detail = (
+        f"the {name} clock moved from {spread.low_mhz:.0f} to {spread.high_mhz:.0f} MHz: "
+        f"{apart[0]:.0%} of {spread.n} readings were {apart[1]} of their median, {clock.median_mhz:.0f} MHz"
+    )
+    return [Flag("clock_moved", detail)]
 
 
 def _stages(results: Sequence[Result], names: Sequence[StageName]) -> tuple[Stage, ...]:
@@ -533,8 +519,8 @@ WHY_MISSING = {
     "board.compute_capability": NO_GPU,
     "board.sm_count": NO_GPU,
     "board.integrated": NO_GPU,
-    "board.emulated": "only Jetson modules are emulated",
-    "board.power_mode": "this machine has no power modes",
+    "board.emulated": "no Jetson, or nothing says that it emulates another module",
+    "board.power_mode": "this machine has no power modes, or doesn't tell which it is in",
     "board.cores": "this system doesn't tell",
     "board.threads": "the backend has no threads of its own",
     "board.mig": NO_GPU,
@@ -550,6 +536,9 @@ WHY_MISSING = {
     "runs.mean_power_w": NO_GPU,
     "runs.sm_clock_mhz": NO_GPU,
     "runs.memory_clock_mhz": NO_GPU,
+    "runs.sm_clock_spread": NO_GPU,
+    "runs.memory_clock_spread": NO_GPU,
+    "runs.throttled_share": "no probe here tells what holds clocks down",
     "runs.involuntary_switches_per_iteration": "this system doesn't count them",
     "layers": "the graph was not built",
     "layers.type": "the runtime was asked for names only",
@@ -561,7 +550,7 @@ WHY_MISSING = {
     "work.bytes_ends": "an earlier version of the kit didn't count it",
     "work.other_ops": "an earlier version of the kit didn't count it",
     "telemetry.sampler": "nothing was sampled",
-    "telemetry.sampler.pinned_to": "the sampler is not pinned",
+    "telemetry.sampler.pinned_to": "too few cores, a system that can't, or it ended early",
     "telemetry.sampler.cpu_seconds": "the sampler ended early",
     "telemetry.sampler.cpu_share": "the sampler ended early",
 }

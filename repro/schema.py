@@ -615,6 +615,22 @@ class Flag(Carried, frozen=True):
     detail: str
 
 
+class ClockSpread(Carried, frozen=True):
+    """How far the readings of a clock lay apart while a run was measured."""
+
+    probe: str
+    channel: str
+    n: int
+    low_mhz: float
+    """The lowest reading."""
+    high_mhz: float
+    """The highest reading."""
+    below_share: float
+    """Readings below 97 % of their median, of all."""
+    above_share: float
+    """Readings above 103 % of their median, of all."""
+
+
 class Run(Carried, frozen=True):
     """One process measuring one build."""
 
@@ -636,6 +652,10 @@ class Run(Carried, frozen=True):
     """Median of the readings of the SM clock over the measured phase."""
     memory_clock_mhz: float | None = None
     """Median of the readings of the memory clock over the measured phase."""
+    sm_clock_spread: ClockSpread | None = None
+    memory_clock_spread: ClockSpread | None = None
+    throttled_share: float | None = None
+    """Readings at which something held clocks down, of all that could tell; its flags name what."""
 
 
 class LayerTensor(Carried, frozen=True):

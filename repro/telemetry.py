@@ -1,13 +1,9 @@
 """In which state the machine was: the sampler, and what it recorded.
 
-The contract of all probes stands in `probes`. The sampler is a process of its own with one thread per
-probe, so a probe that hangs or fails loses only its own channels. It writes each reading at once, as a
-row of a file, and holds no history; a killed sampler leaves what it had read. Rows are on the clock of
-`measure.now_ns`, like the phases of the runs.
+The sampler is a process of its own (`sampling`, which has the form of its files); the contract of all
+probes stands in `probes`. It keeps to a core of its own, and the worker off it, where there are enough.
 
-Files of a probe while recording: `<probe>.json` (`Opening`), `<probe>.rows` (int64 time, then one
-float64 per open channel, NaN where a reading was missed), `<probe>.end.json` (`Closing`).
-In the bundle: `telemetry/<probe>.bin`, the same columns one after another, little-endian.
+In the bundle: `telemetry/<probe>.bin`, int64 times and float64 columns one after another, little-endian.
 """
 
 from __future__ import annotations
@@ -17,19 +13,18 @@ import math
 import os
 import struct
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from repro.probes import Absent, Probe, Reading
-from repro.probes.host import Host
-from repro.probes.nvml import Nvml
-from repro.proc import Child, hold_lifeline
+from repro.probes import jetson
+from repro.probes.tegrastats import Tegrastats
+from repro.proc import Child
+from repro.sampling import END_GRACE_S, PROBES, Closing, Opening, SamplerCost
 from repro.schema import (
     Channel,
     ChannelState,
@@ -46,135 +41,69 @@ from repro.schema import (
 T = TypeVar("T")
 
 KEPT_ROWS = 20_000
-END_GRACE_S = 2.0
 CLOCK_STEP_NS = 1_000_000_000
 """A wall clock that moved this far against the steady one was set; slewing stays far below it."""
-PROBES: dict[str, Callable[[int, str | None], Probe]] = {"host": lambda pid, _gpu: Host(pid), "nvml": Nvml}
-"""By name: what reads, given the process to watch and the UUID of the GPU under test."""
+BACKWARDS = "the clock went backwards"
 
 
-def probes(gpu: str | None) -> tuple[str, ...]:
-    """Return the probes of a session; without a GPU under test nobody asks its driver."""
-    return tuple(name for name in PROBES if name != "nvml" or gpu)
+def probes(gpu: str | None, board: Path | None = None) -> tuple[str, ...]:
+    """Return the probes of a session on the machine whose paths are below `board`.
 
-
-# --- the sampler's process ----------------------------------------------------------------------
-
-
-class Opening(msgspec.Struct, frozen=True):
-    """A probe's first words: which channels are read, and the facts and counters before."""
-
-    open: tuple[str, ...]
-    absent: dict[str, Absent]
-    facts: tuple[Fact, ...]
-    counters: dict[str, tuple[str, int]]
-
-
-class Closing(msgspec.Struct, frozen=True):
-    """A probe's last words: facts and counters after."""
-
-    facts: tuple[Fact, ...]
-    counters: dict[str, tuple[str, int]]
-    error: str | None
-
-
-class SamplerCost(msgspec.Struct, frozen=True):
-    """What the sampler used."""
-
-    cpu_seconds: float
-
-
-def record(probe: Probe, folder: Path, stop: threading.Event) -> None:
-    """Read `probe` at its rate until `stop`; one thread of the sampler."""
-    error: str | None = None
-
-    def attempt(ask: Callable[[], T], otherwise: T) -> T:
-        nonlocal error
-        try:
-            return ask()
-        except Exception as failure:  # noqa: BLE001 - a probe's failure is a missed reading
-            error = f"{type(failure).__name__}: {failure}"
-            return otherwise
-
-    declared = [spec.name for spec in probe.channels]
-    # What was only missed the first time may come later: it stays open, as do all if all was missed.
-    first: Mapping[str, Reading] = attempt(probe.read, dict.fromkeys(declared, math.nan))
-    missing = {
-        name: value for name, value in first.items() if isinstance(value, Absent) and value.state != "missed"
+    Without a GPU under test nobody asks its driver, and a Jetson's only on a Jetson. Which of several
+    tells a clock is decided by what was read, never by a driver that could be opened.
+    """
+    on_jetson = jetson.present(board or jetson.root())
+    asked = {
+        "host": True,
+        "nvml": gpu is not None,
+        "tegrastats": on_jetson and Tegrastats.present(),
     }
-    private = {spec.name for spec in probe.channels if spec.private}
-    names = tuple(name for name in declared if name in first and name not in {*missing, *private})
-
-    def told() -> tuple[tuple[Fact, ...], dict[str, tuple[str, int]]]:
-        facts: Sequence[Fact] = attempt(probe.facts, ())
-        counters: Mapping[str, tuple[str, int]] = attempt(probe.counters, {})
-        return tuple(facts), dict(counters)
-
-    opening = Opening(names, missing, *told())
-    _write(folder / f"{probe.name}.json", msgspec.json.encode(opening))
-    row = struct.Struct(f"<q{len(names)}d")
-    period_ns = round(1e9 / probe.rate_hz)
-    with (folder / f"{probe.name}.rows").open("wb", buffering=0) as file:
-        due = time.perf_counter_ns()
-        while not stop.is_set():
-            now = time.perf_counter_ns()
-            readings: Mapping[str, Reading] = attempt(probe.read, {})
-            values = (readings.get(name, math.nan) for name in names)
-            file.write(row.pack(now, *(math.nan if isinstance(v, Absent) else v for v in values)))
-            # Late readings are not made up for: a burst would disturb more than the gap that it hides.
-            due = max(due + period_ns, time.perf_counter_ns())
-            stop.wait((due - time.perf_counter_ns()) / 1e9)
-    closing = Closing(*told(), error)
-    _write(folder / f"{probe.name}.end.json", msgspec.json.encode(closing))
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def sample(folder: Path, watched: Iterable[Probe]) -> None:
-    """Record the probes `watched` into `folder` until the parent lets go."""
-    stop = hold_lifeline()
-    threads = [
-        threading.Thread(target=record, args=(probe, folder, stop), name=probe.name, daemon=True)
-        for probe in watched
-    ]
-    for thread in threads:
-        thread.start()
-    stop.wait()
-    deadline = time.monotonic() + END_GRACE_S / 2
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    _write(folder / "sampler.json", msgspec.json.encode(SamplerCost(time.process_time())))
-    os._exit(0)  # A hung probe's thread must not hold the process.
-
-
-# --- the worker's side --------------------------------------------------------------------------
+    return tuple(name for name in PROBES if asked.get(name, on_jetson))
 
 
 class Sampler:
-    """The sampler's process, watching `pid` and its children; leaving the context ends it."""
+    """The sampler's process, watching `pid` and its children; leaving the context ends it.
+
+    With `threads`, which the calling thread and what it starts keep busy, it gets a core of its own if
+    that many are left without it; they are kept off that core until the context is left.
+    """
 
     def __init__(
-        self, folder: Path, pid: int, gpu: str | None = None, watched: Sequence[str] | None = None
+        self,
+        folder: Path,
+        pid: int,
+        gpu: str | None = None,
+        watched: Sequence[str] | None = None,
+        threads: int | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._names = probes(gpu) if watched is None else tuple(watched)
         self._begin_ns = time.perf_counter_ns()
+        self._cores: set[int] = set()
+        core = None
+        if threads is not None and hasattr(os, "sched_setaffinity"):
+            cores = os.sched_getaffinity(0)
+            if len(cores) > threads:
+                self._cores, core = cores, max(cores)
         with (folder / "sampler.log").open("wb") as log:
             self._child = Child(
-                [sys.executable, "-m", "repro.telemetry", str(folder), str(pid), gpu or "", *self._names],
+                [
+                    *(sys.executable, "-m", "repro.sampling", str(folder), str(pid), gpu or ""),
+                    *("" if core is None else str(core), *self._names),
+                ],
                 stderr=log,
             )
+        if core is not None:
+            os.sched_setaffinity(0, self._cores - {core})
 
     def __enter__(self) -> Sampler:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._child.end(END_GRACE_S)
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
 
     def end(self, origin_ns: int, wall_ns: int | None = None) -> Recording:
         """End the sampler and return what it recorded, with times relative to `origin_ns`.
@@ -217,15 +146,20 @@ class Recorded(msgspec.Struct, frozen=True):
         ]
 
     def change(self, name: str, phase: Phase) -> float | None:
-        """Return by how much a counting channel grew during a phase, `None` where it wasn't read."""
-        read = self.during(name, phase)
-        return read[-1][1] - read[0][1] if len(read) > 1 else None
+        """Return by how much a counting channel grew during a phase.
+
+        `None` where it wasn't read, or ran backwards: it was reset, and nobody knows from where.
+        """
+        read = [value for _, value in self.during(name, phase)]
+        grew = len(read) > 1 and all(a <= b for a, b in pairwise(read))
+        return read[-1] - read[0] if grew else None
 
     def rate(self, name: str, phase: Phase) -> float | None:
-        """Return how fast a counting channel grew during a phase, per second; `None` where it wasn't read."""
+        """Return how fast a counting channel grew during a phase, per second; `None` as for `change`."""
         read = self.during(name, phase)
+        grown = self.change(name, phase)
         seconds = (read[-1][0] - read[0][0]) / 1e9 if read else 0.0
-        return (read[-1][1] - read[0][1]) / seconds if seconds > 0 else None
+        return grown / seconds if grown is not None and seconds > 0 else None
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -248,17 +182,20 @@ def collect(
     changes: list[StateChange] = []
     recorded: dict[str, Recorded] = {}
     for name in names:
-        probe = PROBES[name](os.getpid(), None)
         opening = _decode(folder / f"{name}.json", Opening)
         closing = _decode(folder / f"{name}.end.json", Closing)
-        read = opening.open if opening else ()
-        rows = _rows(folder / f"{name}.rows", len(read))
+        if opening:
+            read, specs, rate_hz = opening.open, opening.channels, opening.rate_hz
+        else:
+            silent = PROBES[name](os.getpid(), None)
+            read, specs, rate_hz = (), tuple(silent.channels), silent.rate_hz
+        rows, backwards = _in_order(_rows(folder / f"{name}.rows", len(read)))
         columns = tuple(zip(*rows, strict=True)) if rows else ((),) * (1 + len(read))
         due = span or (int(columns[0][0]), int(columns[0][-1])) if rows else span or (0, 0)
         times = tuple(t - origin_ns for t in columns[0])
         if rows:
             recorded[name] = Recorded(read, (times, *columns[1:]))
-        for spec in probe.channels:
+        for spec in specs:
             state: ChannelState = "value"
             reason, coverage, column = None, None, None
             if opening is None:
@@ -272,12 +209,16 @@ def collect(
             else:
                 column = 1 + read.index(spec.name)
                 coverage = _coverage(
-                    times, columns[column], probe.rate_hz, (due[0] - origin_ns, due[1] - origin_ns)
+                    times, columns[column], rate_hz, (due[0] - origin_ns, due[1] - origin_ns), backwards
                 )
+                reasons = closing.missed.get(spec.name, {}) if closing else {}
+                why = _told(reasons | ({BACKWARDS: backwards} if backwards else {}))
                 if not coverage.n:
-                    state, reason = "missed", "no reading succeeded"
+                    state, reason = "missed", "no reading succeeded" + (f": {why}" if why else "")
                 elif not clean:
                     reason = "the sampler ended early"
+                else:
+                    reason = why if closing else "the probe stopped answering"
             channels.append(
                 Channel(
                     probe=name,
@@ -286,7 +227,7 @@ def collect(
                     state=state,
                     reason=reason,
                     private=spec.private,
-                    rate_hz=probe.rate_hz,
+                    rate_hz=rate_hz,
                     coverage=coverage,
                     file=f"telemetry/{name}.bin" if coverage and name in recorded else None,
                     column=column if coverage and name in recorded else None,
@@ -309,11 +250,17 @@ def collect(
     sampler = SamplerSeen(
         cpu_seconds=cost.cpu_seconds if cost else None,
         cpu_share=cost.cpu_seconds / ((span[1] - span[0]) / 1e9) if cost and span else None,
-        pinned_to=None,
+        pinned_to=cost.pinned_to if cost else None,
         ended="ok" if clean else "early",
     )
     telemetry = Telemetry(tuple(channels), tuple(facts), tuple(counters), tuple(changes), sampler)
     return Recording(telemetry, recorded)
+
+
+def _told(reasons: Mapping[str, int]) -> str | None:
+    """Say why readings were missed, the most frequent reason first."""
+    told = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} ({n}×)" for reason, n in told) or None
 
 
 def _with_clock_step(recording: Recording, step_ns: int) -> Recording:
@@ -342,15 +289,24 @@ def _rows(path: Path, channels: int) -> list[tuple[float, ...]]:
     return list(row.iter_unpack(data[: len(data) // row.size * row.size]))
 
 
+def _in_order(rows: Sequence[tuple[float, ...]]) -> tuple[list[tuple[float, ...]], int]:
+    """Return the rows without those that the clock took back in time, and how many these were."""
+    kept: list[tuple[float, ...]] = []
+    for row in rows:
+        if not kept or row[0] >= kept[-1][0]:
+            kept.append(row)
+    return kept, len(rows) - len(kept)
+
+
 def _coverage(
-    times: Sequence[float], values: Sequence[float], rate_hz: float, span: tuple[int, int]
+    times: Sequence[float], values: Sequence[float], rate_hz: float, span: tuple[int, int], lost: int
 ) -> Coverage:
     read = [int(t) for t, value in zip(times, values, strict=True) if not math.isnan(value)]
     edges = [span[0], *read, span[1]]
     due = max(1.0, (span[1] - span[0]) / 1e9 * rate_hz)
     return Coverage(
         n=len(read),
-        missed=len(values) - len(read),
+        missed=len(values) - len(read) + lost,
         first_ns=read[0] if read else None,
         last_ns=read[-1] if read else None,
         longest_gap_ns=max(b - a for a, b in pairwise(edges)),
@@ -361,7 +317,3 @@ def _coverage(
 def fact_value(facts: Iterable[Fact], name: str) -> Scalar | None:
     """Return a fact's value, `None` where it is not known."""
     return next((fact.value for fact in facts if fact.name == name), None)
-
-
-if __name__ == "__main__":
-    sample(Path(sys.argv[1]), [PROBES[name](int(sys.argv[2]), sys.argv[3] or None) for name in sys.argv[4:]])

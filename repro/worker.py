@@ -83,7 +83,9 @@ def work(job: Job, job_folder: Path, out: Path, tell: Tell) -> tuple[Record, ...
     if sitting.no_gpu:
         order = tuple(turn for turn in order if turn.run is None)
     gpu = sitting.gpu.uuid if sitting.gpu else None
-    with Sampler(out / "sampler", os.getpid(), gpu) as sampler:
+    with Sampler(
+        out / "sampler", os.getpid(), gpu, watched=sitting.probes, threads=sitting.threads
+    ) as sampler:
         taken, cut = take_turns(session, order)
         session.progress(taken[-1].turn, "records", 0.0)
         ending_ns = measure.now_ns()

@@ -24,6 +24,8 @@ HADOLINT = shutil.which(
     "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 )
 ONNX_117 = ROOT / ".venv" / "onnx-1.17"
+JETSON_STATS = {v: ROOT / ".venv" / f"jetson-stats-{v}" / "bin" / "python" for v in ("4.3.2", "7.2.2")}
+"""A Python for each version of the jtop service that the kit is tried with."""
 
 
 def _runs(*argv: str) -> bool:
@@ -42,6 +44,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "make": lambda: shutil.which("make") is not None,
     "torch": lambda: importlib.util.find_spec("torch") is not None,
     "onnx-1.17": ONNX_117.is_dir,
+    "jetson-stats": lambda: all(python.exists() for python in JETSON_STATS.values()),
     "tensorrt_rtx": lambda: importlib.util.find_spec("tensorrt_rtx_bindings") is not None,
     "linux": lambda: os.path.isdir("/proc/self"),
     "user-namespaces": lambda: _runs("unshare", "--user", "--map-user=54321", "true"),

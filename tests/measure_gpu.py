@@ -256,10 +256,10 @@ def sampler(folder: Path, rate_hz: float) -> Iterator[int]:
     folder.mkdir(parents=True)
     uuid = cuda.look().uuid
     script = (
-        "import sys; from pathlib import Path; from repro import telemetry\n"
+        "import sys; from pathlib import Path; from repro import sampling\n"
         "from repro.probes.nvml import Nvml\n"
         "probe = Nvml(int(sys.argv[2]), sys.argv[3]); probe.rate_hz = float(sys.argv[4])\n"
-        "telemetry.sample(Path(sys.argv[1]), [probe])"
+        "sampling.sample(Path(sys.argv[1]), [probe])"
     )
     argv = [sys.executable, "-c", script, str(folder), str(os.getpid()), uuid, str(rate_hz)]
     with Child(argv, cwd=ROOT) as child:

@@ -16,15 +16,14 @@ from typing import Any
 import msgspec
 
 from repro.errors import UsageError
+from repro.probes import jetson
 
 NAME = "trt-repro"
 """The container's name: the engine gives it once, so it is the second guard against two runs at a time."""
 UID = 65532
 HOME = "/repro"
 KIT, JOB, OUT = f"{HOME}/kit", f"{HOME}/job", f"{HOME}/out"
-BOARD = "/board"
-BOARD_VARIABLE = "TRT_REPRO_BOARD"
-"""Names the folder below which a Jetson's probes find the board's paths."""
+BOARD = str(jetson.BOARD)
 SCRATCH = "/tmp"  # noqa: S108 - a tmpfs of the container's own
 COMMAND = ("/opt/repro/venv/bin/python", "-m", "repro.worker", JOB, OUT)
 ENVIRONMENT = {
@@ -106,9 +105,10 @@ def request(wanted: Wanted) -> dict[str, Any]:
         # `--gpus` fails on Tegra: the runtime brings devices and driver libraries by its lists.
         host["Runtime"] = "nvidia"
         environment |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
-        environment[BOARD_VARIABLE] = BOARD
     elif wanted.device == "x86":
         host["DeviceRequests"] = [_gpu(wanted.gpu, cdi=wanted.cdi)]
+    if any(target.startswith(f"{BOARD}/") for _, target in wanted.mounts):
+        environment[jetson.BOARD_VARIABLE] = BOARD
     return {
         "Image": wanted.image,
         "User": f"{UID}:{UID}",
@@ -139,10 +139,25 @@ def scratch_bytes(models: Iterable[Path]) -> int:
     return SCRATCH_BYTES + SCRATCH_PER_MODEL_BYTE * largest
 
 
-def board_mounts(root: Path = Path("/"), *, local: bool) -> tuple[tuple[str, str], ...]:
-    """Return what a Jetson's probes read, to be mounted under `/board`."""
-    more = (path for path in MORE_BOARD_PATHS if local and (root / path.lstrip("/")).exists())
-    return tuple((path, f"{BOARD}{path}") for path in (*BOARD_PATHS, *more))
+def board_mounts(
+    root: Path = Path("/"), *, local: bool, copy: Path | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Return what a Jetson's probes read below `root`, to be mounted under `/board`.
+
+    Of a board elsewhere, `copy` tells which of the paths there are that not every board has.
+    """
+    seen = root if local else copy
+    found = {path: _below(root, path) for path in (*BOARD_PATHS, *MORE_BOARD_PATHS)}
+    more = (path for path in MORE_BOARD_PATHS if seen is not None and _below(seen, path).exists())
+    return tuple((str(found[path]), f"{BOARD}{path}") for path in (*BOARD_PATHS, *more))
+
+
+def _below(root: Path, path: str) -> Path:
+    """Return a path below `root`; a link that leads to an absolute one stays below it, too."""
+    place = root / path.lstrip("/")
+    if place.is_symlink() and (target := place.readlink()).is_absolute():
+        return root / str(target).lstrip("/")
+    return place
 
 
 def jtop_mount(socket: Path, *, own: bool) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -53,6 +53,14 @@ class Probe(Protocol):
 
     def counters(self) -> Mapping[str, tuple[str, int]]:
         """Read counters of the machine: name → (unit, value)."""
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """What a probe has as well where it waits for readings that somebody else paces."""
+
+    def close(self) -> None:
+        """End what it listens to, so that nobody waits any longer."""
 
 
 def absent(error: OSError | ValueError) -> Absent:

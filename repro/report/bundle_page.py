@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro import diagnose, facts
 from repro.bundle import Bundle
-from repro.report import figures, html, reply
+from repro.report import figures, html, reply, timeline
 from repro.report.text import safe
 
 OPEN = ("Answers", "Comparison")
@@ -31,7 +31,10 @@ def render(bundle: Bundle) -> str:
             }
             for each in (diagnose.diagnose(given) if given else ())
         ],
-        figures=list(figures.figures(tuple(given.attained.values()), given.networks, given.records))
+        figures=[
+            *figures.figures(tuple(given.attained.values()), given.networks, given.records),
+            *timeline.figures(bundle),
+        ]
         if given
         else [],
         # Of a reply, its answers and the comparison stand open; cells hold the whole of what the card cuts.

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from repro import attained
+from repro import attained, clocks
 from repro.bundle import Bundle
 from repro.errors import Unavailable
 from repro.observed import exp, key_figure
-from repro.report import roofs
+from repro.probes.jetson import ELSEWHERE
+from repro.report import roofs, state
 from repro.report.listing import Listing, commands
 from repro.report.text import cut, kernel, milliseconds, quantity, safe
 from repro.schema import (
@@ -27,6 +28,7 @@ from repro.schema import (
     StatedEfficiency,
     WrongOutput,
 )
+from repro.telemetry import fact_value
 
 CARD_LINES = 12
 CARD_COLUMNS = 80
@@ -38,8 +40,11 @@ FLAG_RANKS = (
     "failed",
     "mismatch",
     "cut_short",
-    "substitution",
     "slowed",
+    "settings_changed",
+    "board_elsewhere",
+    "substitution",
+    "clock_moved",
     "gpu_shared",
     "clocks_disagree",
     "enqueue_bound",
@@ -205,6 +210,8 @@ def _board(record: Record) -> str:
     parts = [board.name or "unknown"]
     if board.cores is not None and board.threads is not None:
         parts.append(f"{board.threads} of {board.cores} cores")
+    if board.emulated:
+        parts.append(f"emulating {board.emulated}")
     if board.power_mode:
         parts.append(f"mode {board.power_mode.name}")
     machine = record.runtime.place.virtualised
@@ -280,6 +287,10 @@ def red_flags(record: Record) -> list[tuple[str, str]]:
             name, detail = times[0]
             more = f" and {len(times) - 1} more" if len(times) > 1 else ""
             found.append((code, f"{name}{more}: {detail}"))
+    if (changed := clocks.settings_changed(record.telemetry)) is not None:
+        found.append(("settings_changed", changed))
+    if fact_value(record.telemetry.facts, "read_below") == ELSEWHERE:
+        found.append(("board_elsewhere", "the board's state was read from files, not from this machine"))
     found += [
         ("clock_set", f"the wall clock was {change.after} during the session")
         for change in record.telemetry.state_changed
@@ -466,6 +477,7 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
             )
         ),
     )
+    yield _table(state.clocks(record, of))
     yield Table(
         f"Flags{of}",
         ("run", "flag", "what"),

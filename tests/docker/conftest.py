@@ -28,8 +28,12 @@ Finished = subprocess.CompletedProcess[str]
 Call = Callable[..., Finished]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep them in one process: the engine has one container of the kit's name at a time."""
+    """Keep them in one process: the engine has one container of the kit's name at a time.
+
+    First, as xdist reads the groups in the same hook.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.needs("docker"))

@@ -1,175 +1,80 @@
-"""HOST=ssh://…: a board behind a real sshd on loopback does what the local engine does."""
+"""The container for `orin` with a made-up board's paths mounted under /board reads what the host reads."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
+import math
+import os
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from repro import bundle, containers, delivery, images, releases
-from repro.bundle import archive
-from repro.containers import Engine
-from repro.errors import Lost, Unavailable
-from repro.launch import lock
-from tests.docker.conftest import RELEASE, Call, run_arguments
-from tests.docker.lab import ALIAS, Board
+from repro import bundle
+from repro.backends.trtexec import STANDIN_SWITCH
+from repro.observed import recordings
+from repro.probes.jetson import BOARD_VARIABLE
+from repro.schema import Record
+from tests import standin
+from tests.boards import trees
+from tests.docker.conftest import Call, run_arguments
 from tests.docker.test_cpu import record_of
+from tests.docker.test_trtexec import ORIN, Make, image_of
 
-pytestmark = pytest.mark.needs("sshd", "mount")
-ON_CPU = ("--device", "cpu", "--release", RELEASE)
-
-
-def test_an_image_is_delivered_whole_and_only_where_it_can_run(
-    engine: Engine, cpu: Callable[[str], str], far: Call, board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = cpu(RELEASE)
-    push = ("images", "push", board.url, RELEASE, "--device", "cpu")
-    row = releases.row_of(RELEASE, "cpu")
-    assert row is not None
-    monkeypatch.setenv(images.STANDIN_SWITCH, "1")
-    there = containers.connect(board.local_url)
-    if images.inspect(there, name):
-        there.client.images.remove(name, force=True)
-    arm = msgspec.structs.replace(there, architecture="arm64")
-    with pytest.raises(Unavailable, match="is for amd64, Docker is arm64"):
-        delivery.push(engine, arm, row, lambda _: None)
-    with board.full():
-        full = far(*push)
-    assert full.returncode == 4
-    assert "GiB are free on Docker on 127.0.0.1" in full.stderr
-    over_ssh = containers.connect(board.url)
-
-    def cut(line: str) -> None:
-        if line.startswith(name):
-            board.kill_link()
-
-    with pytest.raises(Lost, match="while sending"):
-        delivery.push(engine, over_ssh, row, cut)
-    over_ssh.close()
-    assert images.inspect(there, name) is None, "what came in part is no image"
-    done = far(*push)
-    assert done.returncode == 0, done.stderr
-    arrived, sent = images.inspect(there, name), images.inspect(engine, name)
-    there.close()
-    assert arrived is not None
-    assert sent is not None
-    assert (arrived.id, arrived.labels) == (sent.id, sent.labels)
-    assert arrived.id in done.stdout
-    assert f"sending {name} to Docker on 127.0.0.1" in done.stderr
-    assert len([line for line in done.stderr.splitlines() if " MiB" in line]) > 5, "it tells how far it is"
-    again = far(*push)
-    assert again.returncode == 0, again.stderr
-    assert f"has {name} already" in again.stderr
+PROBES = ("jetson", "jetson_power")
 
 
-def test_a_case_runs_on_a_board_end_to_end(far: Call, board: Board, delivered: str, tmp_path: Path) -> None:
-    # The workstation's own lock is another machine's.
-    with lock.held("run-1", "conv16"):
-        done = far(*run_arguments("tiny", *ON_CPU, "--host", board.url))
-    assert done.returncode == 0, done.stderr
-    record = record_of(tmp_path)
-    place = record.runtime.place
-    assert (record.status, place.kind, place.remote) == ("measured", "docker", True)
-    assert place.image_id == delivered
-    far_engine = containers.connect(board.local_url)
-    assert far_engine.client.containers.list(all=True) == []
-    assert far_engine.client.volumes.list() == []
-    far_engine.close()
-    assert board.sessions() == [], "no connection is left"
-    (path,) = (tmp_path / "bundles").iterdir()
-    replied = far("replay", path, "--host", board.url, "--output", "replies", "--yes")
-    assert "Traceback" not in replied.stderr
-    (reply,) = (tmp_path / "replies").iterdir()
-    (again,) = bundle.read(reply).records.values()
-    assert (again.status, again.runtime.place.remote) == ("measured", True)
-    for each in (path, reply):
-        with archive.opened(each) as zipped:
-            assert not any(b"127.0.0.1" in zipped.read(name) for name in zipped.names)
-
-
-def test_a_board_by_its_name_in_the_configuration_of_ssh_or_of_docker(
-    far: Call, board: Board, delivered: str, tmp_path: Path
-) -> None:
-    meta = tmp_path / "docker" / "contexts" / "meta" / hashlib.sha256(b"lab").hexdigest() / "meta.json"
-    meta.parent.mkdir(parents=True)
-    endpoint = {"Host": f"ssh://{ALIAS}", "SkipTLSVerify": False}
-    (tmp_path / "docker" / "config.json").write_text('{"currentContext": "lab"}')
-    meta.write_text(json.dumps({"Name": "lab", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
-    no_host = {"DOCKER_HOST": "", "DOCKER_CONFIG": str(tmp_path / "docker")}
-    ways = {
-        "--host": (("--host", f"ssh://{ALIAS}"), {}),
-        "DOCKER_HOST": ((), {"DOCKER_HOST": f"ssh://{ALIAS}"}),
-        "context": ((), no_host),
+def values(folder: Path) -> dict[tuple[str, str], set[float]]:
+    """Return what each channel of the kernel's files said; nothing of the board moves."""
+    (path,) = (folder / "bundles").glob("*.zip")
+    opened = bundle.read(path)
+    record = next(iter(opened.records.values()))
+    recorded = recordings(record, bundle.contents(opened, [f"telemetry/{probe}.bin" for probe in PROBES]))
+    return {
+        (probe, name): {value for value in column if not math.isnan(value)}
+        for probe, told in recorded.items()
+        for name, column in zip(told.names, told.columns[1:], strict=True)
     }
-    for way, (arguments, env) in ways.items():
-        done = far("images", "list", "--device", "cpu", *arguments, env=env)
-        lines = [line for line in done.stdout.splitlines() if RELEASE in line]
-        assert "stand-in" in str(lines), (way, done.stderr)
-    done = far("images", "list", env={**no_host, "DOCKER_CONTEXT": "nowhere"})
-    assert (done.returncode, done.stderr.strip()) == (
-        2,
-        "repro: there is no Docker context nowhere: `docker context ls` lists them",
-    )
 
 
-@pytest.mark.parametrize(
-    ("known", "told", "mends"),
-    [
-        ("", "the host key of 127.0.0.1 is not known here", "compare its fingerprint: ssh -p"),
-        ("another", "the host key of 127.0.0.1 has changed", "ssh-keygen -R '[127.0.0.1]:"),
-    ],
-    ids=["unknown", "changed"],
-)
-def test_a_host_key_that_is_not_the_known_one(
-    far: Call, board: Board, tmp_path: Path, known: str, told: str, mends: str
+def told(record: Record) -> dict[str, object]:
+    """Return all that the kernel's files said, without where they were."""
+    telemetry = record.telemetry
+    return {
+        "board": (record.board.name, record.board.matched_id, record.board.sm_count, record.board.emulated),
+        "mode": record.board.power_mode,
+        "l4t": record.runtime.release.l4t,
+        "facts": [f for f in telemetry.facts if f.probe in PROBES and f.name != "read_below"],
+        "channels": [(c.probe, c.name, c.unit, c.state) for c in telemetry.channels if c.probe in PROBES],
+        "counters": [c for c in telemetry.counters if c.probe in PROBES],
+        "changed": [c for c in telemetry.state_changed if c.probe in PROBES],
+    }
+
+
+@pytest.mark.parametrize("board", ["thread", "orin_nano_jp6"])
+def test_a_container_with_the_boards_paths_reads_the_same_as_the_host(
+    tensorrt: Make, repro: Call, tmp_path: Path, board: str
 ) -> None:
-    usual = board.known_hosts.read_text()
-    public = (board.folder / "user_key.pub").read_text()
-    board.known_hosts.write_text(f"[127.0.0.1]:{board.port} {public}" if known else "")
-    try:
-        done = far(*run_arguments("tiny", *ON_CPU, "--host", board.url))
-    finally:
-        board.known_hosts.write_text(usual)
-    assert done.returncode == 4
-    (line,) = done.stderr.splitlines()
-    assert told in line
-    assert mends in line
-    assert not (tmp_path / "work").exists()
-
-
-@pytest.mark.parametrize(
-    ("host", "code", "told"),
-    [
-        ("ssh://root@127.0.0.1:1", 4, "Connection refused"),
-        ("ssh://nobody@{place}", 4, "takes none of your keys"),
-        ("ssh://root@{place}/nowhere.sock", 4, "no Docker engine answers on 127.0.0.1"),
-        ("root@{place}", 2, "write ssh://user@board"),
-        ("ssh://root:secret@{place}", 2, "use a key"),
-    ],
-)
-def test_what_can_t_be_reached_is_one_line(
-    far: Call, board: Board, tmp_path: Path, host: str, code: int, told: str
-) -> None:
-    place = board.url.partition("@")[2]
-    done = far(*run_arguments("tiny", *ON_CPU, "--host", host.format(place=place)))
-    assert done.returncode == code
-    (line,) = done.stderr.splitlines()
-    assert told in line
-    assert not (tmp_path / "work").exists()
-
-
-def test_a_shell_that_talks_on_log_in_is_told(far: Call, board: Board) -> None:
-    config = board.folder / "sshd_config"
-    usual = config.read_text()
-    config.write_text(f'{usual}ForceCommand echo Welcome to the lab; eval "$SSH_ORIGINAL_COMMAND"\n')
-    board.reload_sshd()
-    try:
-        done = far("images", "list", "--host", board.url)
-    finally:
-        config.write_text(usual)
-        board.reload_sshd()
-    assert "prints 'Welcome to the lab' on log-in" in done.stderr
+    image_of(tensorrt, "orin")
+    tree = trees.lay(board, tmp_path / "board")
+    program = standin.install(tmp_path / "bin", "8.5.2")
+    env = {
+        BOARD_VARIABLE: str(tree.root),
+        STANDIN_SWITCH: "1",
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    asked = ["--device", "orin", "--no-calibrate", "--iterations", "20"]
+    inside = repro(*run_arguments("engine", *asked, "--release", ORIN, "--output", "in/bundles"), env=env)
+    assert inside.returncode == 0, inside.stderr
+    outside = repro(*run_arguments("engine", *asked, "--output", "out/bundles", "--place", "host"), env=env)
+    assert outside.returncode == 0, outside.stderr
+    container, host = record_of(tmp_path / "in"), record_of(tmp_path / "out")
+    assert (container.runtime.place.kind, host.runtime.place.kind) == ("docker", "host")
+    where = [
+        next(fact.value for fact in record.telemetry.facts if fact.name == "read_below")
+        for record in (container, host)
+    ]
+    assert where == ["/board", "another folder"]
+    assert told(container) == told(host)
+    assert values(tmp_path / "in") == values(tmp_path / "out")
+    assert values(tmp_path / "in")["jetson", "gpu_clock"] == {306.0}
+    assert container.board.power_mode is not None
+    assert container.board.power_mode.name == tree.current.name

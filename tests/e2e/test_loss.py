@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,9 +26,10 @@ def process_of(folder: Path, module: str) -> int:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for pid in processes_of(folder):
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if module.encode() in argv:
-                return pid
+            # A short-lived child may be gone by now.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
         time.sleep(0.02)
     raise AssertionError(f"no {module} among {processes_of(folder)}")
 
@@ -71,7 +73,7 @@ def test_a_killed_worker_is_a_failed_bundle_with_what_was_measured(tmp_path: Pat
 def test_a_killed_sampler_leaves_a_measured_record_that_says_so(tmp_path: Path, call: Call) -> None:
     with start(tmp_path, *run_arguments("tiny", tmp_path, "--duration", "1s")) as process:
         wait_for(process, ", measuring")
-        os.kill(process_of(tmp_path, "repro.telemetry"), signal.SIGKILL)
+        os.kill(process_of(tmp_path, "repro.sampling"), signal.SIGKILL)
         process.communicate(timeout=60)
     assert process.returncode == 0
     record = only_record(tmp_path)
@@ -85,7 +87,7 @@ def test_a_killed_sampler_leaves_a_measured_record_that_says_so(tmp_path: Path, 
 
 def test_a_sampler_killed_at_once_leaves_its_channels_missed(tmp_path: Path) -> None:
     with start(tmp_path, *run_arguments("tiny", tmp_path, "--duration", "1s")) as process:
-        os.kill(process_of(tmp_path, "repro.telemetry"), signal.SIGKILL)
+        os.kill(process_of(tmp_path, "repro.sampling"), signal.SIGKILL)
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert {c.state for c in only_record(tmp_path).telemetry.channels} == {"missed"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tests.standin.engine import Engine
 from tests.standin.network import DTYPES, LABELS, Tensor, read_buffer
 from tests.standin.options import Options, files
-from tests.standin.release import FACTS, MARK, RELEASE, SCENARIO, fail, log, number, stage
+from tests.standin.release import FACTS, MARK, RELEASE, SCENARIO, fail, log, number, pass_time, stage
 
 Floats = npt.NDArray[np.float32]
 
@@ -302,6 +302,8 @@ def infer(options: Options, engine: Engine) -> None:
     log("Starting inference")
     name = "output" if "--exportOutput" in options else "profile" if options.profile else "run"
     stage(name)
+    if name == "run":
+        pass_time()
     graph = capture(options)
     trace = simulate(options, engine, graph)
     if options.profile and not options.separate:

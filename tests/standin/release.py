@@ -42,6 +42,10 @@ class Scenario(NamedTuple):
     """What the layers really use, whatever was asked for."""
     output: str = "right"
     """`right`, `wrong`, `nan` or `zeros`."""
+    takes_s: float = 0.0
+    """How long the inferences of a run take on the clock."""
+    events: Sequence[tuple[float, str, str]] = ()
+    """Files that are written meanwhile: (seconds after its start, path, text)."""
     device: str = "Made-up GPU"
     integrated: bool = False
 
@@ -115,6 +119,17 @@ def fail(*lines: str, library: bool = False) -> NoReturn:
 def number(value: float) -> str:
     """Print as a C++ stream does by default: six significant digits."""
     return f"{value:g}"
+
+
+def pass_time() -> None:
+    """Take the time of a run, and write what is to happen in it; a reader never sees half a file."""
+    begin = time.monotonic()
+    for at_s, path, text in sorted(SCENARIO.events):
+        time.sleep(max(0.0, begin + at_s - time.monotonic()))
+        part = Path(f"{path}.part")
+        part.write_text(text)
+        part.replace(path)
+    time.sleep(max(0.0, begin + SCENARIO.takes_s - time.monotonic()))
 
 
 def stage(name: str) -> None:

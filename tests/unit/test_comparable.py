@@ -22,6 +22,7 @@ from repro.schema import (
     Privacy,
     Record,
     Settings,
+    StateChange,
     Weight,
 )
 from tests.builders import make_failed, make_record
@@ -243,6 +244,27 @@ def test_foreign_load_is_suspicious() -> None:
     runs = (replace(HERE.runs[0], flags=(Flag("foreign_load", "busy"),)), *HERE.runs[1:])
     one = found(seen(HERE), seen(replace(HERE, runs=runs)))["foreign_load"]
     assert (one.weight, one.b) == ("suspicious", "in 1 of 3 runs")
+
+
+def test_a_mode_of_the_same_name_with_other_content_is_another_mode() -> None:
+    mode = at(MODE, "board.power_mode", content={"gpu_clock_max_mhz": 816.0, "cores": 8})
+    one = found(seen(mode), seen(at(mode, "board.power_mode", content={"gpu_clock_max_mhz": 612.0})))
+    assert one["power_mode"].weight == "blocking"
+    assert one["power_mode"].a == "MAXN (cores 8, gpu_clock_max_mhz 816.0)"
+
+
+def test_a_setting_that_changed_meanwhile_is_suspicious_on_either_side() -> None:
+    change = StateChange("jetson", "power_mode", "MODE_40W", "MAXN")
+    changed = replace(HERE, telemetry=replace(HERE.telemetry, state_changed=(change,)))
+    one = found(seen(changed), seen(HERE))["settings_changed"]
+    assert (one.weight, one.b) == ("suspicious", None)
+    assert one.a == "power_mode was MODE_40W before and MAXN after the session"
+
+
+def test_a_clock_that_moved_is_suspicious() -> None:
+    runs = (replace(HERE.runs[0], flags=(Flag("clock_moved", "why"),)), *HERE.runs[1:])
+    one = found(seen(HERE), seen(replace(HERE, runs=runs)))["clock_moved"]
+    assert (one.weight, one.a, one.b) == ("suspicious", None, "in 1 of 3 runs")
 
 
 def test_a_board_with_power_modes_must_tell_its_own() -> None:

@@ -25,6 +25,7 @@ from repro.schema import (
     Mismatch,
     Record,
     Reference,
+    StateChange,
     StatedEfficiency,
     Substitution,
     Work,
@@ -92,6 +93,12 @@ def flagged(code: str) -> Record:
     return on_gpu(runs=(make_run(0, 10.0, flags=(Flag(code, "why"),), sm_clock_mhz=1980.0),))
 
 
+def changed(setting: str) -> Record:
+    record = on_gpu()
+    change = StateChange("jetson", setting, "before", "after")
+    return replace(record, telemetry=replace(record.telemetry, state_changed=(change,)))
+
+
 def layered(*tactics: str, **changes: Any) -> Record:
     return on_gpu(layers=tuple(Layer("k", "kernel", tactic=name) for name in tactics), **changes)
 
@@ -136,6 +143,8 @@ FIRES: list[tuple[str, Strength, Facts]] = [
     ("winograd", "possible", of(on_gpu(work=replace(WORK, flop=10**13)))),
     ("clock_low", "proven", of(on_gpu(runs=(make_run(0, 10.0, sm_clock_mhz=1200.0),)))),
     ("throttled", "proven", of(flagged("slowed"))),
+    ("clock_moved", "proven", of(flagged("clock_moved"))),
+    ("settings_changed", "proven", of(changed("power_mode"))),
     ("clock_unread", "proven", of(on_gpu(runs=(make_run(0, 10.0),)))),
     ("emc_unread", "proven", of(references=(reference("a", ORIN),))),
     (
@@ -213,7 +222,10 @@ SILENT: list[tuple[str, Facts]] = [
     ("tile_padding", of(layered("some_kernel"))),
     ("winograd", of(on_gpu())),
     ("clock_low", of(on_gpu())),
-    ("throttled", of(flagged("trend"))),
+    ("throttled", of(flagged("clock_moved"))),
+    ("clock_moved", of(flagged("slowed"))),
+    # What a machine does by itself is no setting.
+    ("settings_changed", of(changed("pcie_generation"))),
     ("clock_unread", of(on_gpu())),
     ("clock_unread", of(make_record())),
     ("emc_unread", of(on_gpu(), references=(reference("a", f"{ORIN}, EMC 3199 MHz"),))),

@@ -15,16 +15,18 @@ PACKAGE = Path(repro.__file__).parent
 # From the roof down; each may import only modules named after it.
 ORDER = """
 __main__ cli
-report.bundle_page report.figures report.page report.terminal report.ticket report.reply diagnose facts
-report.markdown
+report.bundle_page report.timeline report.figures report.page report.terminal report.ticket report.reply
+diagnose facts report.markdown
 report.imported report.layers report.comparison report.content report.commands report.listing
-report.preview report.plot report.html report.roofs report.text report
+report.preview report.plot report.html report.state report.roofs report.text report
 replay answer grounds
 compare verdict estimate sides comparable power alignment observed
 launch.compose
-run rebuild repeat doctor offline imported gather plan spec places
+run rebuild repeat doctor offline steady imported gather plan spec places
 launch.docker launch.host launch.holder launch.confine launch.options launch.lock launch worker records turn
-telemetry probes.nvml probes.host probes
+identity clocks telemetry sampling
+probes.jetson probes.jetson_power probes.nvpmodel probes.tegrastats probes.jtop probes.jtop_client
+probes.stream probes.sysfs probes.nvml probes.host probes
 delivery images supplies containers ssh devices environments releases
 backends.tensorrt_rtx backends.tensorrt backends.nvinfer backends.said backends.bindings backends.api
 backends.trtexec backends.torch export backends.onnxruntime backends.cuda backends

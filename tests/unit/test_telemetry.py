@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import signal
@@ -17,13 +18,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from repro import telemetry
-from repro.probes import Absent, Probe, Reading
+from repro import sampling, telemetry
+from repro.bundle import archive
+from repro.probes import Absent, ChannelSpec, Probe, Reading
+from repro.probes.host import Host
+from repro.probes.jetson import Jetson
+from repro.probes.jetson_power import JetsonPower
+from repro.probes.nvml import Nvml
 from repro.proc import Child
+from repro.sampling import Closing, Opening, SamplerCost
 from repro.schema import Channel, Counter, Coverage, Fact, Phase, StateChange, Telemetry
-from repro.telemetry import Closing, Opening, Recorded, Recording, Sampler, SamplerCost
+from repro.telemetry import Recorded, Recording, Sampler
+from tests.boards import trees
 from tests.conftest import ROOT
-from tests.unit.probes.scripted import CHANNELS, SCRIPTS, Scripted, fact
+from tests.unit.probes.scripted import CHANNELS, SCRIPTS, Scripted, fact, steady
 
 S = 1_000_000_000
 
@@ -32,7 +40,7 @@ S = 1_000_000_000
 def scripted_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the scripted probes known beside the real one."""
     for name in [*SCRIPTS, "made-up"]:
-        monkeypatch.setitem(telemetry.PROBES, name, functools.partial(silent, name))
+        monkeypatch.setitem(sampling.PROBES, name, functools.partial(silent, name))
 
 
 def silent(name: str, pid: int, gpu: str | None) -> Probe:
@@ -65,7 +73,7 @@ def record(
         return reading
 
     begin = time.perf_counter_ns()
-    telemetry.record(Scripted("made-up", read, facts, counters), folder, stop)
+    sampling.record(Scripted("made-up", read, facts, counters), folder, stop)
     return telemetry.collect(folder, ["made-up"], (begin, time.perf_counter_ns()), begin, clean=True)
 
 
@@ -194,7 +202,7 @@ def rows(*values: tuple[int, float, float]) -> bytes:
 
 
 def opening(**changes: object) -> bytes:
-    told = Opening(("count", "other"), {}, (fact("calm"),), {"faults": ("1", 10)})
+    told = Opening(CHANNELS, 1000.0, ("count", "other"), {}, (fact("calm"),), {"faults": ("1", 10)})
     return msgspec.json.encode(msgspec.structs.replace(told, **changes))
 
 
@@ -261,6 +269,18 @@ def test_a_row_that_was_cut_off_is_dropped(tmp_path: Path, left: int) -> None:
 def test_an_opening_that_was_cut_off_is_none(tmp_path: Path, length: int) -> None:
     lay(tmp_path, opening=opening()[:length], rows=rows((101 * S, 1, 2)))
     assert {c.state for c in channels_of(collected(tmp_path), "made-up").values()} == {"missed"}
+
+
+def test_readings_of_a_clock_that_went_backwards_are_missed_and_say_so(tmp_path: Path) -> None:
+    told = [(101 * S, 1.0, 1.0), (102 * S, 2.0, 1.0), (100 * S, 99.0, 1.0), (103 * S, 3.0, 1.0)]
+    closing = msgspec.json.encode(Closing((), {}, None))
+    lay(tmp_path, opening=opening(), rows=rows(*told), closing=closing)
+    recording = collected(tmp_path)
+    channel = channels_of(recording, "made-up")["count"]
+    assert (channel.state, channel.reason) == ("value", "the clock went backwards (1×)")
+    assert channel.coverage is not None
+    assert (channel.coverage.n, channel.coverage.missed) == (3, 1)
+    assert recording.probes["made-up"].columns[:2] == ((S, 2 * S, 3 * S), (1.0, 2.0, 3.0))
 
 
 def test_an_opening_without_rows_is_missed_with_its_facts_kept(tmp_path: Path) -> None:
@@ -347,7 +367,10 @@ def test_a_recording_of_just_the_kept_rows_is_whole() -> None:
     assert unpacked(recorded.packed(), 0)[0] == list(range(telemetry.KEPT_ROWS))
 
 
-COUNTING = Recorded(("a", "b"), ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0), (NAN,) * 5))
+COUNTING = Recorded(
+    ("a", "b", "reset"),
+    ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0), (NAN,) * 5, (8.0, 9.0, 0.0, 9.0, 20.0)),
+)
 
 
 @pytest.mark.parametrize(
@@ -359,12 +382,17 @@ COUNTING = Recorded(("a", "b"), ((0, 10, 20, 30, 40), (1.0, 2.0, NAN, 7.0, 9.0),
         ("a", 11, 19, None),
         ("b", 0, 40, None),
         ("c", 0, 40, None),
+        ("reset", 0, 40, None),  # it ended higher, and yet it is not known by how much it grew
+        ("reset", 20, 40, 20.0),
     ],
 )
 def test_how_much_a_counter_grew_in_a_phase(
     channel: str, start: int, end: int, expected: float | None
 ) -> None:
-    assert COUNTING.change(channel, Phase("measure", start, end)) == expected
+    phase = Phase("measure", start, end)
+    assert COUNTING.change(channel, phase) == expected
+    per_second = None if expected is None else pytest.approx(expected / ((end - start) / 1e9))
+    assert COUNTING.rate(channel, phase) == per_second
 
 
 # --- the sampler as a process -------------------------------------------------------------------
@@ -485,3 +513,159 @@ def test_leaving_the_context_ends_the_sampler(tmp_path: Path) -> None:
     with Sampler(tmp_path / "out", os.getpid(), watched=["host"]) as sampler:
         assert sampler._child.poll() is None
     assert sampler._child.poll() is not None
+
+
+# --- what is missed, and why --------------------------------------------------------------------
+
+
+def test_a_channel_tells_why_readings_were_missed(tmp_path: Path) -> None:
+    off: dict[str, Reading] = {"count": Absent("missed", "0 Hz"), "other": 1.0}
+    gone: dict[str, Reading] = {"count": Absent("unsupported", "not on this machine"), "other": 1.0}
+    good: dict[str, Reading] = {"count": 1.0, "other": 1.0}
+    channels = channels_of(record(tmp_path, [good, off, good, off, gone]), "made-up")
+    assert (channels["count"].state, channels["count"].reason) == ("value", "0 Hz (2×), it went away (1×)")
+    assert channels["other"].reason is None
+
+
+def test_a_channel_without_a_reading_says_what_it_said_instead(tmp_path: Path) -> None:
+    off: dict[str, Reading] = {"count": Absent("missed", "the sensor is off"), "other": 1.0}
+    channel = channels_of(record(tmp_path, [off] * 3), "made-up")["count"]
+    assert (channel.state, channel.reason) == ("missed", "no reading succeeded: the sensor is off (2×)")
+
+
+def test_reasons_beyond_counting_are_one(tmp_path: Path) -> None:
+    absent = [Absent("missed", f"reason {n}") for n in range(sampling.OTHER_REASONS + 5)]
+    readings: list[Mapping[str, Reading]] = [{"count": each, "other": 1.0} for each in absent]
+    reason = channels_of(record(tmp_path, readings), "made-up")["count"].reason
+    assert reason is not None
+    assert reason.startswith("no reading succeeded: another reason (4×), reason 1 (1×)")
+    assert reason.count("(") == sampling.OTHER_REASONS + 1
+
+
+def test_a_probe_that_stopped_answering_is_told_from_a_sampler_that_ended(tmp_path: Path) -> None:
+    lay(tmp_path, opening=opening(), rows=rows((101 * S, 1, 1)))
+    assert channels_of(collected(tmp_path), "made-up")["count"].reason == "the probe stopped answering"
+
+
+def test_a_probe_that_tells_nothing_is_not_asked_again(tmp_path: Path) -> None:
+    asked = []
+
+    def read(n: int) -> Mapping[str, Reading]:
+        asked.append(n)
+        return dict.fromkeys(("count", "other"), Absent("unsupported", "not by this driver"))
+
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    sampling.record(Scripted("made-up", read), tmp_path, stop)
+    assert asked == [0]
+    told = telemetry.collect(tmp_path, ["made-up"], (0, S), 0, clean=True).telemetry
+    assert [(c.state, c.reason) for c in told.channels] == [("unsupported", "not by this driver")] * 2
+    assert (told.facts, len(told.counters)) == ((fact("calm"),), 1)
+
+
+def test_a_probe_may_know_its_channels_and_rate_only_after_reading(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    class Late(Scripted):
+        channels: tuple[ChannelSpec, ...] = ()
+
+        def read(self) -> Mapping[str, Reading]:
+            if self.channels:
+                stop.set()
+            self.channels, self.rate_hz = (ChannelSpec("found", "MHz", "there"),), 500.0
+            return {"found": 5.0}
+
+    sampling.record(Late("made-up", steady), tmp_path, stop)
+    (channel,) = telemetry.collect(tmp_path, ["made-up"], (0, S), 0, clean=True).telemetry.channels
+    assert (channel.name, channel.unit, channel.rate_hz, channel.state) == ("found", "MHz", 500.0, "value")
+
+
+# --- which probes, from which core, and how much of it ------------------------------------------
+
+
+@pytest.mark.needs("linux")
+def test_a_machine_has_the_probes_that_tell_something_there(tmp_path: Path) -> None:
+    jetson = {"jetson", "jetson_power"}
+    assert set(telemetry.probes(None, tmp_path)) == {"host"}
+    assert set(telemetry.probes("GPU-0", tmp_path)) == {"host", "nvml"}
+    trees.lay("agx_orin_jp6", tmp_path / "orin")
+    assert set(telemetry.probes(None, tmp_path / "orin")) >= {"host", *jetson}
+    assert "nvml" not in telemetry.probes(None, tmp_path / "orin")
+    assert set(telemetry.probes("GPU-0", tmp_path / "orin")) >= {"host", "nvml", *jetson}
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """Make this process one of four cores; return what it was pinned to, one after another."""
+    pinned = [{0, 1, 2, 5}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: pinned[-1], raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: pinned.append(cores), raising=False)
+    return pinned
+
+
+@pytest.mark.parametrize(
+    ("threads", "core", "expected"),
+    [(1, "5", [{0, 1, 2}, {0, 1, 2, 5}]), (3, "5", [{0, 1, 2}, {0, 1, 2, 5}]), (4, "", []), (None, "", [])],
+)
+def test_the_sampler_gets_a_core_where_enough_are_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: list[set[int]],
+    threads: int | None,
+    core: str,
+    expected: list[set[int]],
+) -> None:
+    started: list[list[str]] = []
+
+    class Quiet:
+        def __init__(self, argv: list[str], **options: object) -> None:
+            started.append(argv)
+
+        def end(self, grace_s: float) -> int:
+            return 0
+
+    monkeypatch.setattr(telemetry, "Child", Quiet)
+    with Sampler(tmp_path / "out", 1, None, ["host"], threads):
+        pass
+    assert started[0][3:] == [str(tmp_path / "out"), "1", "", core, "host"]
+    assert cores[1:] == expected
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core only")
+def test_a_real_sampler_says_where_it_ran_and_the_worker_is_elsewhere(tmp_path: Path) -> None:
+    all_cores = os.sched_getaffinity(0)
+    with Sampler(tmp_path / "out", os.getpid(), watched=["host"], threads=1) as sampler:
+        wait_for_rows(tmp_path / "out", 1)
+        assert os.sched_getaffinity(sampler._child.pid) == {max(all_cores)}
+        assert os.sched_getaffinity(0) == all_cores - {max(all_cores)}
+        told = sampler.end(time.perf_counter_ns()).telemetry.sampler
+    assert told is not None
+    assert told.pinned_to == (max(all_cores),)
+    assert os.sched_getaffinity(0) == all_cores
+
+
+@pytest.mark.needs("linux")
+def test_ten_minutes_of_all_channels_stay_under_a_megabyte(tmp_path: Path) -> None:
+    orin = trees.lay("thread", tmp_path / "orin")
+    random = np.random.default_rng(1)
+    members = []
+    own = (Host(os.getpid()), Nvml(os.getpid(), None), Jetson(orin.root), JetsonPower(orin.root))
+    probes = [(probe.name, probe.rate_hz, [spec.unit for spec in probe.channels]) for probe in own]
+    # A service and a tool that speak once a second; of an AGX Orin they tell fewer channels than this.
+    probes += [("jtop", 1.0, ["MHz"] * 40), ("tegrastats", 1.0, ["MHz"] * 40)]
+    for name, rate_hz, units in probes:
+        n = round(600 * rate_hz)
+        # Late by up to a millisecond, and as restless as sensors are: steps of the kernel's own units.
+        times = (np.arange(n) / rate_hz * 1e9 + random.integers(0, 1_000_000, n)).astype(int)
+        columns = [
+            np.cumsum(random.integers(0, 1000, n)) / 1e3
+            if unit in ("s", "us", "J")
+            else 4e4 + random.integers(-60, 60, n) / 8
+            for unit in units
+        ]
+        names = tuple(map(str, range(len(units))))
+        recorded = Recorded(names, (tuple(times.tolist()), *(tuple(c.tolist()) for c in columns)))
+        members.append((f"telemetry/{name}.bin", recorded.packed()))
+    assert sum(len(data) for _, data in members) > 1_500_000
+    assert archive.write(io.BytesIO(), dict(members)) < 1_000_000

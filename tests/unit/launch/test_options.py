@@ -93,10 +93,10 @@ def test_orin_is_reached_by_the_runtime_with_the_boards_paths_read_only() -> Non
         "GroupAdd": ["44", "104"],
         "Mounts": [
             {"Type": "volume", "Target": "/repro"},
-            {"Type": "bind", "Source": "/sys", "Target": "/board/sys", "ReadOnly": True},
+            {"Type": "bind", "Source": "/nowhere/sys", "Target": "/board/sys", "ReadOnly": True},
             {
                 "Type": "bind",
-                "Source": "/etc/nv_tegra_release",
+                "Source": "/nowhere/etc/nv_tegra_release",
                 "Target": "/board/etc/nv_tegra_release",
                 "ReadOnly": True,
             },
@@ -105,6 +105,9 @@ def test_orin_is_reached_by_the_runtime_with_the_boards_paths_read_only() -> Non
     assert "NVIDIA_VISIBLE_DEVICES=all" in body["Env"]
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in body["Env"]
     assert "TRT_REPRO_BOARD=/board" in body["Env"], "where the board's probes look"
+    without = options.request(wanted("orin"))
+    assert not [each for each in without["Env"] if each.startswith("TRT_REPRO_BOARD")]
+    assert options.board_mounts(local=False)[0] == ("/sys", "/board/sys")
 
 
 @pytest.mark.parametrize("device", ["cpu", "x86", "orin"])
@@ -134,11 +137,14 @@ def test_the_scratch_grows_with_the_largest_model(tmp_path: Path) -> None:
 
 
 def test_more_of_the_board_is_mounted_where_it_is_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nvpmodel.conf").touch()
+    (tmp_path / "etc/nvpmodel").mkdir(parents=True)
+    (tmp_path / "etc/nvpmodel/of_this_board.conf").touch()
+    (tmp_path / "etc/nvpmodel.conf").symlink_to("/etc/nvpmodel/of_this_board.conf")
     local = options.board_mounts(tmp_path, local=True)
-    assert ("/etc/nvpmodel.conf", "/board/etc/nvpmodel.conf") in local
-    assert ("/var/lib/nvpmodel", "/board/var/lib/nvpmodel") not in local
+    # The engine would follow the link out of the folder.
+    table = str(tmp_path / "etc/nvpmodel/of_this_board.conf")
+    assert (table, "/board/etc/nvpmodel.conf") in local
+    assert "/board/var/lib/nvpmodel" not in dict(local).values()
     assert options.board_mounts(tmp_path, local=False) == local[:2]
 
 

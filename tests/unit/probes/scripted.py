@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from repro import telemetry
+from repro import sampling
 from repro.probes import Absent, ChannelSpec, Probe, Reading
 from repro.schema import Fact
 
@@ -106,4 +106,4 @@ SCRIPTS: dict[str, Callable[[], Probe]] = {
 
 
 def main() -> None:
-    telemetry.sample(Path(sys.argv[1]), [SCRIPTS[name]() for name in sys.argv[2:]])
+    sampling.sample(Path(sys.argv[1]), [SCRIPTS[name]() for name in sys.argv[2:]])

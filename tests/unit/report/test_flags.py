@@ -13,6 +13,7 @@ from repro.report import content
 from repro.schema import (
     CutShort,
     Effective,
+    Fact,
     Flag,
     Mismatch,
     Record,
@@ -53,6 +54,20 @@ CASES: list[tuple[str, Record, str]] = [
             telemetry=telemetry(state_changed=(StateChange("host", "wall_clock", "steady", "set by +9 s"),))
         ),
         "the wall clock was set by +9 s during the session",
+    ),
+    (
+        "settings_changed",
+        make_record(
+            telemetry=telemetry(state_changed=(StateChange("jetson", "jetson_clocks", "off", "on"),))
+        ),
+        "jetson_clocks was off before and on after the session",
+    ),
+    (
+        "board_elsewhere",
+        make_record(
+            telemetry=telemetry(facts=(Fact("jetson", "read_below", None, "value", "another folder"),))
+        ),
+        "the board's state was read from files, not from this machine",
     ),
     (
         "sampler",
