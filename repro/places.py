@@ -314,9 +314,9 @@ def wanted(where: Where, job: Job, job_folder: Path) -> options.Wanted:
     mounts: list[tuple[str, str]] = []
     # A stand-in has no GPU to reach.
     hardware = "cpu" if place.standin else device
-    board = jetson.root() if local else engine.board
-    if hardware == "orin" or (device == "orin" and local and jetson.present(jetson.root())):
-        mounts += options.board_mounts(board, local=local)
+    board = jetson.root() if local else Path("/")
+    if hardware == "orin" or (device == "orin" and local and jetson.present(board)):
+        mounts += options.board_mounts(board, local=local, copy=engine.board)
     if where.asked.jtop:
         mounts.append(options.jtop_mount(options.JTOP_SOCKET, own=where.asked.own))
     if local and lock.path().exists():

@@ -36,7 +36,7 @@ def render() -> str:
 
 def service(family: str) -> dict[str, Any]:
     """Return a service, from the launcher's request for the family's container."""
-    mounts = options.board_mounts(None, local=False) if family == "orin" else ()
+    mounts = options.board_mounts(local=False) if family == "orin" else ()
     groups = (options.VIDEO_GROUP,) if family == "orin" else ()
     body = options.request(
         options.Wanted(device=family, image="", memory_bytes=None, pids=None, groups=groups, mounts=mounts)

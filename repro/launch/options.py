@@ -139,17 +139,17 @@ def scratch_bytes(models: Iterable[Path]) -> int:
     return SCRATCH_BYTES + SCRATCH_PER_MODEL_BYTE * largest
 
 
-def board_mounts(root: Path | None = Path("/"), *, local: bool) -> tuple[tuple[str, str], ...]:
-    """Return what a Jetson's probes read, to be mounted under `/board`.
+def board_mounts(
+    root: Path = Path("/"), *, local: bool, copy: Path | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Return what a Jetson's probes read below `root`, to be mounted under `/board`.
 
-    `root` has the board's files, or copies of them, `None` where they can't be seen. They are mounted from
-    there where it is `local`, and by their own names on the engine's machine otherwise.
+    Of a board elsewhere, `copy` tells which of the paths there are that not every board has.
     """
-    more = (path for path in MORE_BOARD_PATHS if root and _below(root, path).exists())
-    return tuple(
-        (str(_below(root, path)) if root and local else path, f"{BOARD}{path}")
-        for path in (*BOARD_PATHS, *more)
-    )
+    seen = root if local else copy
+    found = {path: _below(root, path) for path in (*BOARD_PATHS, *MORE_BOARD_PATHS)}
+    more = (path for path in MORE_BOARD_PATHS if seen is not None and _below(seen, path).exists())
+    return tuple((str(found[path]), f"{BOARD}{path}") for path in (*BOARD_PATHS, *more))
 
 
 def _below(root: Path, path: str) -> Path:
