@@ -93,6 +93,9 @@ def roofline(found: Sequence[Attained]) -> Drawn:
     if len(drawn) <= LABELLED:
         _names(axes, drawn)
     axes.set_xlim(low, high)
+    if drawn:
+        # Names stand below their points.
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], min(y for _, y, _ in drawn) / 3))
     axes.set_xlabel("operations per byte, every layer on its own (FLOP/B)")
     axes.set_ylabel("operations per second (TFLOP/s)")
     return Drawn(
