@@ -437,6 +437,10 @@ def _formats(tensors: Sequence[LayerTensor]) -> str:
     return ", ".join(f"{tensor.dtype or '?'}:{tensor.format or '?'}" for tensor in tensors) or "–"
 
 
+def _per_iteration(count: float | None) -> str:
+    return "–" if count is None else f"{count:.2g}"
+
+
 def _of_record(record: Record, of: str) -> Iterable[Table]:
     requested = msgspec.to_builtins(record.settings.requested)
     yield Table(
@@ -471,13 +475,13 @@ def _of_record(record: Record, of: str) -> Iterable[Table]:
                     milliseconds(run.summary.p90_ns),
                     milliseconds(run.summary.p99_ns),
                     f"{run.preheat.seconds:.1f}",
-                    quantity(run.involuntary_switches_per_iteration, None),
+                    _per_iteration(run.involuntary_switches_per_iteration),
                 )
                 for run in record.runs
             )
         ),
     )
-    yield _table(state.clocks(record, of))
+    yield _table(state.clocks(record, of)).filled()
     yield Table(
         f"Flags{of}",
         ("run", "flag", "what"),

@@ -19,11 +19,12 @@ from repro.doctor import Line
 from repro.report.comparison import Account
 from repro.report.content import LABEL_COLUMNS, Report, Row, Table
 from repro.report.listing import Listing
-from repro.report.text import safe, seconds
+from repro.report.text import columns, safe, seconds
 from repro.worker import Progress
 
 SHORT_COLUMNS = 15
 """Cells that are no longer are not broken, where others of the row can be."""
+GAP_COLUMNS = 3
 MOODS = {"good": "bold green", "bad": "bold red", "unsure": "bold yellow"}
 PHASES = {
     "prepare": "preparing inputs",
@@ -66,14 +67,21 @@ def show_table(console: Console, part: Table | Listing) -> None:
             console.print(Text(line), soft_wrap=True)
         return
     table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None)
+    least = 0
     for i, column in enumerate(part.columns):
-        short = max(len(row[i]) for row in part.rows) <= SHORT_COLUMNS
+        widest = max(columns(row[i]) for row in part.rows)
+        short = widest <= SHORT_COLUMNS
         table.add_column(Text(column), overflow="fold", no_wrap=short)
+        least += GAP_COLUMNS + (max(widest, columns(column)) if short else SHORT_COLUMNS)
     for row in part.rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print()
     console.print(Text(part.title, style="bold"))
-    console.print(table)
+    # A number without its last digits is another number: rather a line that the terminal breaks.
+    width = console.width
+    console.width = max(width, least)
+    console.print(table, crop=False)
+    console.width = width
 
 
 def show_verdicts(console: Console, account: Account) -> None:
