@@ -139,7 +139,7 @@ def test_the_same_gives_the_same_bytes_and_the_sums_hold(
     assert {
         "install.sh",
         "about",
-        "kit/repro/cli.py",
+        "kit/repro/cli/__init__.py",
         "kit/cases/lock.json",
         "kit/images/releases.toml",
     } < set(files)
