@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from repro.bundle import sign
 from repro.errors import Refused
@@ -275,8 +276,7 @@ def string(value: bytes) -> bytes:
 
 def hardware_signature(flags: int = 1) -> tuple[bytes, str]:
     """Return what a FIDO key would sign (PROTOCOL.u2f, PROTOCOL.sshsig), and its public key."""
-    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
-    private = ed25519.Ed25519PrivateKey.generate()
+    private = Ed25519PrivateKey.generate()
     application = b"ssh:"
     kind = b"sk-ssh-ed25519@openssh.com"
     public_key = string(kind) + string(private.public_key().public_bytes_raw()) + string(application)
