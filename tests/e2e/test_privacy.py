@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import pty
 import select
@@ -46,6 +47,7 @@ def converse(folder: Path, answer: str, *arguments: str) -> tuple[int, str]:
         os.close(theirs)
         seen = b""
         deadline = time.monotonic() + 60
+        answered = -math.inf
         while time.monotonic() < deadline:
             ready, _, _ = select.select([ours], [], [], 0.2)
             if ready:
@@ -53,12 +55,14 @@ def converse(folder: Path, answer: str, *arguments: str) -> tuple[int, str]:
                     seen += os.read(ours, 65536)
                 except OSError:
                     break
-                if b"Seal it?" in seen and answer:
-                    os.write(ours, answer.encode())
-                    answer = ""
             elif process.poll() is not None:
                 break
-        process.wait(30)
+            # Once more where it was lost: Ctrl-C in the moment before readline waits is not seen by it.
+            if answer and b"Seal it?" in seen and time.monotonic() > answered + 2:
+                os.write(ours, answer.encode())
+                answered = time.monotonic()
+        else:
+            process.kill()
     os.close(ours)
     return process.returncode, seen.decode(errors="replace")
 

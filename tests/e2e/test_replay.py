@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,11 +195,14 @@ def test_on_a_terminal_it_asks(
     argv = command("replay", path, "--replay-unknown-signer", "--output", "replies", "--place", "host")
     with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
         os.close(theirs)
+        late = threading.Timer(120, process.kill)
+        late.start()
         os.write(ours, typed)
         said = b""
         with contextlib.suppress(OSError):  # The terminal closes with its last user.
             while more := os.read(ours, 4096):
                 said += more
+        late.cancel()
     os.close(ours)
     assert process.returncode == code, said.decode()
     assert b"Run it? [y/N]" in said
